@@ -1,0 +1,66 @@
+"""Building a bundle, for those who have a host: the work is done a floor above, in ``edge_quantize``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_sdk import zoo
+from edge_sdk.bundle import Bundle
+from edge_sdk.errors import InputError
+from edge_sdk.target import engine_of
+
+
+def build(
+    onnx: str | Path,
+    *,
+    model: str,
+    target: str,
+    recipe: str | Path,
+    calibration: str | Path | None,
+    evaluation: str | Path,
+    output: str | Path,
+    tflite: str | Path | None = None,
+    stage: Callable[[str, int, int], None] | None = None,
+) -> Bundle:
+    """Quantize a float network, compile it for a target, hold it against its float reference, and write a bundle.
+
+    Args:
+        onnx: float graph: uint8 pixels (1, H, W, 3) in, raw head maps out, opset 17.
+        model: zoo name whose spec the graph follows.
+        target: engine, or profile of a board such as ``"raspberry-pi-5"``.
+        recipe: name such as ``"int8"``, or path of a TOML file.
+        calibration: folder of pictures; may be None for a float recipe.
+        evaluation: folder of labelled pictures that calibration does not see.
+        output: the ``.edge`` file to write.
+        tflite: float TFLite file for the tflite target; None takes the ONNX file's neighbour.
+        stage: called with (stage, done, of) as the work goes on.
+
+    Returns:
+        The bundle that was written.
+
+    Raises:
+        InputError: a file is missing or unreadable, or graph and spec differ.
+        CalibrationFailed: the calibration set cannot be used.
+        GateFailed: accuracy fell by more than the recipe allows; its report says where; nothing is written.
+        CompileFailed: the engine's tools refused the network.
+        MissingDependency: a host tool is not installed.
+    """
+    if str(output) == str(onnx):
+        raise InputError("output and onnx are the same file", remedy="choose another output")
+    floor: Any = importlib.import_module("edge_quantize.build")
+    extra = {} if stage is None else {"stage": stage}
+    built: Bundle = floor.build(
+        onnx,
+        spec=zoo.spec(model),
+        engine=engine_of(target),
+        recipe=recipe,
+        calibration=calibration,
+        evaluation=evaluation,
+        output=output,
+        tflite=tflite,
+        **extra,
+    )
+    return built

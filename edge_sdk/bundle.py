@@ -1,0 +1,362 @@
+"""The bundle, format 1: one file that holds a compiled network and everything needed to trust and run it.
+
+``docs/bundle.md`` is the normative text; this module is the only reader and the only writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
+from edge_sdk.image import Image
+from edge_sdk.schema import from_plain, to_plain
+from edge_sdk.spec import ModelSpec, Recipe
+from edge_sdk.target import Artifact
+from edge_sdk.tensors import Array, Tensors
+
+SCHEMA = 1
+SUFFIX = ".edge"
+MAX_BYTES = 512 * 2**20
+MAX_FILES = 64
+MAX_MANIFEST_BYTES = 256 * 2**10
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+
+_MEMBER = re.compile(r"(artifact|golden/[0-9]{1,2})/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size and lower-case hexadecimal SHA-256 of one member."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataDigest:
+    """A set of pictures that took part in the build: how many, and one SHA-256 over all of them in order."""
+
+    items: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateMetric:
+    """One figure of the gate, as fractions: the float reference's, the compiled network's, the fall allowed."""
+
+    reference: float
+    compiled: float
+    max_drop: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What the accuracy gate measured on which held-out set. A bundle exists only if it passed."""
+
+    evaluation: DataDigest
+    metrics: Mapping[str, GateMetric]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSpec:
+    """How many golden cases there are, and the signal-to-noise ratio (dB) that every output must reach."""
+
+    cases: int
+    min_snr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a reader may know of a bundle before it touches the artifact."""
+
+    schema: int
+    producer: str
+    spec: ModelSpec
+    recipe: Recipe
+    target: str
+    outputs: tuple[str, ...]
+    fingerprint: Mapping[str, str]
+    calibration: DataDigest | None
+    gate: GateResult
+    golden: GoldenSpec
+    files: Mapping[str, FileEntry]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, two spaces, ASCII, a final newline."""
+        text = json.dumps(to_plain(self), indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False)
+        return text.encode("ascii") + b"\n"
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            ManifestInvalid: it is not JSON, of another schema version, or breaks the closed schema.
+        """
+        try:
+            plain = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise ManifestInvalid(
+                f"{MANIFEST} is not JSON: {error}", remedy="fetch or build the bundle again"
+            ) from error
+        version = plain.get("schema") if isinstance(plain, dict) else None
+        if version != SCHEMA or isinstance(version, bool):
+            raise ManifestInvalid(
+                f"{MANIFEST} has schema version {version!r}, this SDK reads {SCHEMA}",
+                remedy="install the face-edge-sdk that wrote it, or build the bundle again",
+            )
+        return from_plain(cls, plain, "manifest")
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenCase:
+    """A frame and what the network answered to it when the bundle was built.
+
+    Attributes:
+        frame: (H, W, 3) uint8 RGB.
+        outputs: spec's output names to float16 arrays of their shapes.
+    """
+
+    frame: Image
+    outputs: Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A checked bundle in memory.
+
+    Attributes:
+        manifest: as read or as it will be written.
+        files: member name to content; exactly the members that ``manifest.files`` lists.
+        signature: content of ``manifest.sig`` if present. Format 1 reserves the name; nothing verifies it yet.
+    """
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    signature: bytes | None = None
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        producer: str,
+        spec: ModelSpec,
+        recipe: Recipe,
+        target: str,
+        artifact: Artifact,
+        calibration: DataDigest | None,
+        gate: GateResult,
+        golden: tuple[GoldenCase, ...],
+        min_snr_db: float,
+    ) -> Bundle:
+        """Assemble a bundle from its parts; the hashes are made here."""
+        files = {f"artifact/{name}": data for name, data in artifact.files.items()}
+        for index, case in enumerate(golden):
+            arrays = {"frame": case.frame, **case.outputs}
+            for name, array in arrays.items():
+                files[f"golden/{index}/{name}.npy"] = _npy(array)
+        manifest = Manifest(
+            schema=SCHEMA,
+            producer=producer,
+            spec=spec,
+            recipe=recipe,
+            target=target,
+            outputs=artifact.outputs,
+            fingerprint=dict(artifact.fingerprint),
+            calibration=calibration,
+            gate=gate,
+            golden=GoldenSpec(len(golden), min_snr_db),
+            files={
+                name: FileEntry(len(data), hashlib.sha256(data).hexdigest())
+                for name, data in sorted(files.items())
+            },
+        )
+        # What is written must be readable: the same checks, before anything reaches the disk.
+        return cls(Manifest.from_bytes(manifest.to_bytes()), files)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read a bundle; every byte is hashed before the caller can give it to an engine.
+
+        Nothing is extracted: members stay in memory, and their names never become paths.
+
+        Raises:
+            InputError: the file cannot be read.
+            ManifestInvalid: not a bundle of format 1, or a member that the format does not allow.
+            ChecksumMismatch: truncated or edited.
+        """
+        path = Path(path)
+        try:
+            if (size := path.stat().st_size) > MAX_BYTES:
+                raise ManifestInvalid(
+                    f"{path} has {size:,} bytes, a bundle at most {MAX_BYTES:,}",
+                    remedy="this is not a bundle of this SDK",
+                )
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"cannot read bundle {path}: {error.strerror}", remedy="check the path"
+            ) from error
+        members = _read_archive(data, path)
+        manifest_bytes = members.pop(MANIFEST)
+        signature = members.pop(SIGNATURE, None)
+        manifest = Manifest.from_bytes(manifest_bytes)
+        _check_members(manifest, members, path)
+        bundle = cls(manifest, members, signature)
+        # The archive itself is canonical, so a changed header byte is as visible as a changed member.
+        if manifest.to_bytes() != manifest_bytes or bundle.to_bytes() != data:
+            raise ChecksumMismatch(
+                f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",
+                remedy="fetch or build the bundle again",
+            )
+        return bundle
+
+    def to_bytes(self) -> bytes:
+        """The whole file; the same bundle always gives the same bytes."""
+        members = {MANIFEST: self.manifest.to_bytes()}
+        if self.signature is not None:
+            members[SIGNATURE] = self.signature
+        members |= {name: self.files[name] for name in sorted(self.files)}
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members.items():
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.create_system = 3
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, data)
+        return out.getvalue()
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all: under a temporary name, then renamed.
+
+        Raises:
+            InputError: the folder is missing, not writable or full; an older file of that name is untouched.
+        """
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_bytes(self.to_bytes())
+            partial.replace(path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle: the manifest's hash, which covers every file by theirs."""
+        return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+    @property
+    def artifact(self) -> Artifact:
+        """The compiled network."""
+        prefix = "artifact/"
+        return Artifact(
+            files={n.removeprefix(prefix): d for n, d in self.files.items() if n.startswith(prefix)},
+            outputs=self.manifest.outputs,
+            fingerprint=self.manifest.fingerprint,
+        )
+
+    def golden(self) -> tuple[GoldenCase, ...]:
+        """The golden cases.
+
+        Raises:
+            ManifestInvalid: a case is missing or has other shapes than the spec.
+        """
+        cases = []
+        for index in range(self.manifest.golden.cases):
+            frame = self._array(f"golden/{index}/frame.npy", None, "uint8")
+            outputs = {
+                t.name: self._array(f"golden/{index}/{t.name}.npy", t.shape, "float16")
+                for t in self.manifest.spec.outputs
+            }
+            cases.append(GoldenCase(frame, outputs))
+        return tuple(cases)
+
+    def _array(self, name: str, shape: tuple[int, ...] | None, dtype: str) -> Any:
+        try:
+            array = np.load(io.BytesIO(self.files[name]), allow_pickle=False)
+            if array.dtype == np.dtype(dtype) and shape in (None, array.shape):
+                return array
+            problem = f"has {array.dtype} {array.shape}"
+        except KeyError:
+            problem = "is missing"
+        except (ValueError, OSError, EOFError) as error:
+            problem = f"is not a plain array: {error}"
+        raise ManifestInvalid(
+            f"{name} {problem}, expected {dtype} {shape or '(height, width, 3)'}",
+            remedy="build the bundle again",
+        )
+
+
+def _npy(array: Array) -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return table
+
+
+def _read_archive(data: bytes, path: Path) -> dict[str, bytes]:
+    """All members of a stored zip, by name, within the format's limits."""
+    remedy = "fetch or build the bundle again"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if len(entries) > MAX_FILES or len(set(names)) != len(names):
+                raise ManifestInvalid(
+                    f"{path} has {len(names)} members, {len(set(names))} of them distinct; "
+                    f"a bundle has at most {MAX_FILES}, each once",
+                    remedy=remedy,
+                )
+            for entry in entries:
+                if entry.filename not in (MANIFEST, SIGNATURE) and not _MEMBER.fullmatch(entry.filename):
+                    raise ManifestInvalid(
+                        f"{path} has a member {entry.filename!r} that the format does not allow",
+                        remedy="do not use this file: it is damaged or hostile",
+                    )
+                if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                    raise ManifestInvalid(
+                        f"{path}: member {entry.filename} is compressed or encrypted", remedy=remedy
+                    )
+            if MANIFEST not in names:
+                raise ManifestInvalid(f"{path} has no {MANIFEST}", remedy="this is not a bundle")
+            if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+                raise ManifestInvalid(
+                    f"{path}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes", remedy=remedy
+                )
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        raise ChecksumMismatch(f"{path} is not a complete bundle: {error}", remedy=remedy) from error
+
+
+def _check_members(manifest: Manifest, members: Mapping[str, bytes], path: Path) -> None:
+    if set(members) != set(manifest.files):
+        odd = sorted(set(members) ^ set(manifest.files))[0]
+        where = "the archive" if odd in members else "the manifest"
+        raise ManifestInvalid(f"{path}: {odd} is only in {where}", remedy="fetch or build the bundle again")
+    for name, entry in manifest.files.items():
+        data = members[name]
+        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise ChecksumMismatch(
+                f"{path}: {name} differs from its checksum", remedy="fetch or build the bundle again"
+            )

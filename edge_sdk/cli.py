@@ -1,0 +1,422 @@
+"""The command ``edge-sdk``.
+
+Exit codes: 0 fine; 1 a check failed (gate, verification, regression); 2 wrong use or bad input; 3 the environment lacks
+something; 4 integrity. Results go to stdout, errors to stderr in two lines: what, and what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_sdk import zoo
+from edge_sdk.build import build
+from edge_sdk.bundle import SUFFIX, Bundle
+from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
+from edge_sdk.image import Image, opencv, write_image
+from edge_sdk.model import Model, load
+from edge_sdk.results import Detections
+from edge_sdk.schema import to_plain
+from edge_sdk.sources import open_source
+from edge_sdk.target import available_targets
+
+Stage = Callable[[str, int, int], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except EdgeError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader left, as `| head` does: nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print JSON for a program to read")
+    shared.add_argument("--debug", action="store_true", help="print tracebacks")
+    parser = argparse.ArgumentParser(
+        prog="edge-sdk",
+        description="Face models on small devices.",
+        epilog="exit codes: 0 fine, 1 a check failed, 2 wrong use or bad input, 3 environment, 4 integrity",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, parents=[shared], help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    verb("zoo", _zoo, "list the shipped models and their bundles")
+
+    sub = verb("predict", _predict, "find faces on a picture, a folder of pictures or a video file")
+    sub.add_argument("model", metavar="MODEL", help="zoo name or .edge file")
+    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
+    sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
+    sub.add_argument("--conf", type=float, metavar="F", help="report faces from this score on")
+    sub.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
+    _engine_options(sub)
+
+    sub = verb("build", _build, "quantize, compile, gate and bundle a float network")
+    sub.add_argument("model", metavar="MODEL", help="zoo name: whose spec the network follows")
+    sub.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="float network")
+    sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
+    sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
+    sub.add_argument("--recipe", default="int8", metavar="NAME", help="recipe or .toml file (default: int8)")
+    sub.add_argument("--calibration", type=Path, metavar="PATH", help="folder of pictures")
+    sub.add_argument(
+        "--evaluation", type=Path, required=True, metavar="PATH", help="folder of labelled pictures"
+    )
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.edge")
+
+    sub = verb("evaluate", _evaluate, "measure a bundle on labelled pictures, with intervals")
+    sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+    sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder of labelled pictures")
+    sub.add_argument("--limit", type=int, metavar="N", help="N pictures, evenly spaced over the set")
+    _engine_options(sub)
+
+    sub = verb("inspect", _inspect, "show a bundle's manifest")
+    sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+
+    sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
+    sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+
+    sub = verb("bench", _bench, "measure latency on this device, end to end and by stage")
+    sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files or zoo names")
+    sub.add_argument("--scenario", default="single-stream", metavar="S", help="default: single-stream")
+    sub.add_argument("--duration", type=float, default=10.0, metavar="SEC", help="default: 10")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
+    sub.add_argument("-o", "--output", type=Path, metavar="RUN.json", help="write the whole run there")
+    return parser
+
+
+def _engine_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--target", metavar="NAME", help="engine that must run it")
+    sub.add_argument("--precision", metavar="P", help="fp32 or int8")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
+
+
+def _zoo(args: argparse.Namespace) -> int:
+    installed = available_targets()
+    rows: list[dict[str, Any]] = []
+    for name in zoo.NAMES:
+        for shipped in zoo.bundles(name):
+            bundle = Bundle.open(shipped.path)
+            rows.append(
+                {
+                    "model": name,
+                    "target": shipped.target,
+                    "precision": shipped.precision,
+                    "megabytes": round(shipped.path.stat().st_size / 1e6, 1),
+                    "relative_latency": zoo.latency_here(shipped),
+                    "engine_installed": shipped.target in installed,
+                    "gate": {n: m.compiled for n, m in bundle.manifest.gate.metrics.items()},
+                    "file": str(shipped.path),
+                }
+            )
+    if args.json:
+        _print_json(rows)
+        return 0
+    print(
+        f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}{'MAP50':>8}{'ACCURACY':>10}  ENGINE"
+    )
+    for row in rows:
+        gate = row["gate"]
+        print(
+            f"{row['model']:<14}{row['target']:<13}{row['precision']:<11}{row['megabytes']:>5}"
+            f"{row['relative_latency']:>10.2f}{gate.get('map50', float('nan')):>8.3f}"
+            f"{gate.get('accuracy', float('nan')):>10.3f}  "
+            + ("installed" if row["engine_installed"] else "not installed")
+        )
+    print("* median of the engine divided by onnxruntime fp32, measured in one run on x86_64")
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit must be at least 1, got {args.limit}", remedy="leave it out for all")
+    if args.save is not None:
+        _make_folder(args.save)
+    # The source first: a wrong path should not wait for a model to load.
+    with open_source(args.source) as source, _load(args, confidence=args.conf) as model:
+        if not args.json:
+            info = model.info
+            print(f"{info.name} on {info.target} {info.precision} ({info.chosen})", file=sys.stderr)
+        for frame in source:
+            found = model(frame.image)
+            if args.json:
+                record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
+                print(json.dumps({**record, **found.to_dict()}), flush=True)
+            else:
+                print(f"{frame.name}: {_describe(found)}", flush=True)
+            if args.save is not None:
+                write_image(args.save / _picture_name(frame.name), annotate(frame.image, found))
+            if args.limit is not None and frame.index + 1 >= args.limit:
+                break
+    return 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    with _progress() as stage, _stdout_is_ours():
+        bundle = build(
+            args.onnx,
+            model=args.model,
+            target=args.target,
+            recipe=args.recipe,
+            calibration=args.calibration,
+            evaluation=args.evaluation,
+            output=args.output,
+            tflite=args.tflite,
+            stage=stage,
+        )
+    if args.json:
+        _print_json({"bundle": str(args.output), **_summary(bundle)})
+    else:
+        print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+        _print_gate(bundle)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    data: Any = importlib.import_module("edge_quantize.data")
+    gate: Any = importlib.import_module("edge_quantize.gate")
+    with _load(args) as model:
+        items = data.read_labelled(args.data, model.spec.labels)
+        if args.limit is not None:
+            if args.limit < 1:
+                raise InputError(
+                    f"--limit must be at least 1, got {args.limit}", remedy="leave it out for all"
+                )
+            items = items[:: max(1, -(-len(items) // args.limit))]
+        with _progress() as stage:
+            report = gate.examine(model.session, model.task, items, lambda d, t: stage("evaluate", d, t))
+        digest = data.digest([item.path for item in items])
+    if args.json:
+        _print_json(
+            {
+                "bundle": args.bundle,
+                "data": {"path": str(args.data), "items": digest.items, "sha256": digest.sha256},
+                **to_plain(report),
+            }
+        )
+        return 0
+    print(f"{args.bundle} on {digest.items} pictures of {args.data}, 95 % intervals")
+    for name, metric in report.metrics.items():
+        print(f"  {name:<10}{metric.value:>8.4f}   {metric.low:.4f} .. {metric.high:.4f}")
+    for label, figures in report.per_class.items():
+        print(f"  {label:<10}{figures['ap50']:>8.4f}   AP50 of {figures['faces']:.0f} faces")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    bundle = Bundle.open(_bundle_path(args.bundle))
+    if args.json:
+        _print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256})
+        return 0
+    manifest, spec = bundle.manifest, bundle.manifest.spec
+    calibration = manifest.calibration
+    rows = [
+        ("model", f"{spec.name} ({spec.task})"),
+        ("identity", bundle.sha256),
+        ("labels", ", ".join(spec.labels)),
+        ("input", f"{spec.input.name} {spec.input.dtype} {'x'.join(map(str, spec.input.shape))}"),
+        ("runs on", f"{manifest.target} {manifest.recipe.precision}"),
+        ("built with", ", ".join(f"{k} {v}" for k, v in manifest.fingerprint.items())),
+        ("producer", manifest.producer),
+        ("recipe", manifest.recipe.name),
+        ("calibrated on", f"{calibration.items} pictures, {calibration.sha256[:12]}" if calibration else "-"),
+        ("signature", "present, not verified by this version" if bundle.signature else "none"),
+        ("licence", spec.licence),
+        *[("trained from", line) for line in spec.provenance],
+    ]
+    for name, value in rows:
+        print(f"{name:<14}{value}")
+    _print_gate(bundle)
+    for name, entry in manifest.files.items():
+        print(f"  {entry.sha256[:12]} {entry.bytes:>10,}  {name}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    path = _bundle_path(args.bundle)
+    bundle = Bundle.open(path)
+    try:
+        load(path).close()
+    except ChecksumMismatch as error:
+        if args.json:
+            _print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})
+        error.exit_code = 1  # the file is whole; this device answers differently
+        raise
+    cases = bundle.manifest.golden.cases
+    if args.json:
+        _print_json({"bundle": str(path), "sha256": bundle.sha256, "hashes": "pass", "golden": "pass"})
+    else:
+        print(f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    scenarios: Any = importlib.import_module("edge_benchmarks.scenarios")
+    report: Any = importlib.import_module("edge_benchmarks.report")
+    with _progress() as stage:
+        runs = [
+            scenarios.run(
+                bundle,
+                scenario=args.scenario,
+                duration_s=args.duration,
+                threads=args.threads,
+                progress=lambda done, total, name=bundle: stage(f"bench {name}", done, total),
+            )
+            for bundle in args.bundle
+        ]
+    if args.output is not None:
+        report.save(runs, args.output)
+    if args.json:
+        _print_json([run.to_dict() for run in runs])
+    else:
+        print(report.table(runs))
+    return 0
+
+
+def _load(args: argparse.Namespace, confidence: float | None = None) -> Model:
+    name = args.model if hasattr(args, "model") else args.bundle
+    return load(
+        name, target=args.target, precision=args.precision, threads=args.threads, confidence=confidence
+    )
+
+
+def _bundle_path(name: str) -> Path:
+    """The file itself, or the fastest shipped bundle of a zoo model, installed engine or not."""
+    if name.endswith(SUFFIX) or Path(name).is_file():
+        return Path(name)
+    shipped = zoo.bundles(name)
+    if not shipped:
+        raise InputError(f"no bundle of {name} is shipped", remedy=f"make one with 'edge-sdk build {name}'")
+    installed = available_targets()
+    return next((b for b in shipped if b.target in installed), shipped[0]).path
+
+
+def _summary(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "sha256": bundle.sha256,
+        "target": bundle.manifest.target,
+        "precision": bundle.manifest.recipe.precision,
+        "gate": to_plain(bundle.manifest.gate),
+    }
+
+
+def _print_gate(bundle: Bundle) -> None:
+    gate = bundle.manifest.gate
+    print(f"gate passed on {gate.evaluation.items} held-out pictures:")
+    for name, m in gate.metrics.items():
+        print(
+            f"  {name:<10}float {m.reference:.4f}   compiled {m.compiled:.4f}   "
+            f"{m.compiled - m.reference:+.4f} (allowed -{m.max_drop:g})"
+        )
+
+
+def _describe(found: Detections) -> str:
+    total = f"{found.times.total_ms:.1f} ms"
+    if not len(found):
+        return f"no face, {total}"
+    faces = "; ".join(
+        f"{face.label} {face.score:.2f} at " + ",".join(f"{v:.0f}" for v in face.box) for face in found
+    )
+    return f"{len(found)} face{'s' if len(found) > 1 else ''}: {faces}, {total}"
+
+
+def annotate(image: Image, found: Detections) -> Image:
+    """A copy of the picture with each face boxed and named; lines and letters grow with the picture."""
+    cv2 = opencv()
+    canvas = image.copy()
+    unit = max(image.shape[:2]) / 640
+    thickness, size = max(1, round(2 * unit)), max(0.4, 0.6 * unit)
+    for face in found:
+        x1, y1, x2, y2 = (round(float(v)) for v in face.box)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 200, 80), thickness)
+        text = f"{face.label} {face.score:.2f}"
+        (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
+        left = max(0, min(x1, image.shape[1] - w))
+        top = y1 - h - base if y1 >= h + base else y1
+        cv2.rectangle(canvas, (left, top), (left + w, top + h + base), (0, 200, 80), -1)
+        cv2.putText(
+            canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thickness, cv2.LINE_AA
+        )
+    return canvas
+
+
+def _picture_name(frame: str) -> str:
+    """A file name for an annotated frame: the picture's own, or the video's with the frame number."""
+    stem, _, number = frame.partition("#")
+    if number:
+        return f"{Path(stem).stem}-{int(number):06d}.png"
+    return frame if Path(frame).suffix.lower() in {".png", ".jpg", ".jpeg"} else Path(frame).stem + ".png"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make folder {folder}: {error.strerror}", remedy="choose a writable place"
+        ) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Stage]:
+    """Stages on one stderr line; silent when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+
+    def show(stage: str, done: int, total: int) -> None:
+        sys.stderr.write(f"\r\033[K{stage} {100 * done // max(1, total)} %")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\033[K")
+
+
+@contextmanager
+def _stdout_is_ours() -> Iterator[None]:
+    """Quantizers print to stdout, some from C++; while they run, that goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _print_json(value: Any) -> None:
+    if dataclasses.is_dataclass(value):
+        value = to_plain(value)
+    print(json.dumps(value, indent=2))

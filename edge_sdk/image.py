@@ -1,0 +1,214 @@
+"""Pictures on their way to a network: checks, reading, and the letterbox with its inverse.
+
+Pictures are (H, W, 3) uint8, RGB. This is the only module that touches OpenCV on a frame's path, and it imports it on
+first use, so that a board's own build of OpenCV serves as well as the one from PyPI.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.boxes import Boxes
+from edge_sdk.errors import InputError, MissingDependency
+
+Image = npt.NDArray[np.uint8]
+Color = Literal["rgb", "bgr"]
+
+MAX_PIXELS = 64_000_000
+"""Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
+
+
+@functools.cache
+def opencv() -> Any:
+    """The module ``cv2``.
+
+    Raises:
+        MissingDependency: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependency(
+            "OpenCV (cv2) is not installed",
+            remedy="pip install 'face-edge-sdk[opencv]', or use the board's own OpenCV package",
+        ) from error
+    return cv2
+
+
+def check_image(image: object) -> None:
+    """Raise InputError unless ``image`` is a non-empty (H, W, 3) uint8 array of at most 64 megapixels."""
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"a frame must be a numpy array, got {type(image).__name__}",
+            remedy="read files with edge_sdk.read_image, or use 'edge-sdk predict'",
+        )
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        if 0 < image.shape[0] * image.shape[1] <= MAX_PIXELS:
+            return
+        problem, remedy = "has no pixels or too many", f"give 1 to {MAX_PIXELS:,} pixels"
+    elif image.dtype != np.uint8:
+        problem, remedy = "is not uint8", "give pixel values 0..255 as uint8, not normalised"
+    elif image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        problem, remedy = "is grey", "make it RGB: cv2.cvtColor(frame, cv2.COLOR_GRAY2RGB)"
+    elif image.ndim == 3 and image.shape[2] == 4:
+        problem, remedy = "has an alpha channel", "drop it: cv2.cvtColor(frame, cv2.COLOR_RGBA2RGB)"
+    else:
+        problem, remedy = "is not a picture", "give one frame at a time, axes height, width, channel"
+    raise InputError(
+        f"frame {problem}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}",
+        remedy=remedy,
+    )
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a picture file as (H, W, 3) uint8 RGB, upright as its EXIF tag says.
+
+    Raises:
+        InputError: the file is missing, empty or not a picture.
+    """
+    cv2 = opencv()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise InputError(
+            f"{path} is not a picture that OpenCV can read ({len(data)} bytes)",
+            remedy="give a complete JPEG, PNG, BMP or WebP file",
+        )
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def write_image(path: str | Path, image: Image) -> None:
+    """Write an RGB picture as PNG or JPEG, whole or not at all.
+
+    Raises:
+        InputError: the suffix names no picture format, or the folder cannot be written.
+    """
+    cv2 = opencv()
+    path = Path(path)
+    try:
+        ok, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise InputError(f"cannot write {path}: unknown suffix", remedy="use .png or .jpg") from error
+    if not ok:
+        raise InputError(f"cannot encode {path}", remedy="use .png or .jpg")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data.tobytes())
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterboxTransform:
+    """Where a frame lies on the canvas, and the way back.
+
+    ``canvas = frame * scale + (left, top)``; the scales of x and y differ by the rounding to whole pixels.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def to_canvas(self, boxes: Boxes) -> Boxes:
+        """Frame pixels to canvas pixels."""
+        return boxes * self._scales() + self._offsets()
+
+    def to_frame(self, boxes: Boxes) -> Boxes:
+        """Canvas pixels to frame pixels, clipped to the frame."""
+        back = (boxes - self._offsets()) / self._scales()
+        limits = np.array((self.width, self.height, self.width, self.height), np.float32)
+        clipped: Boxes = np.minimum(np.maximum(back, 0), limits)
+        return clipped
+
+    def _scales(self) -> npt.NDArray[np.float32]:
+        return np.array((self.scale_x, self.scale_y, self.scale_x, self.scale_y), np.float32)
+
+    def _offsets(self) -> npt.NDArray[np.float32]:
+        return np.array((self.left, self.top, self.left, self.top), np.float32)
+
+
+def fit_letterbox(
+    width: int, height: int, *, side_x: int, side_y: int, max_scale: float
+) -> tuple[LetterboxTransform, int, int]:
+    """Centre a frame on a canvas with its aspect kept.
+
+    Args:
+        width: of the frame, pixels.
+        height: of the frame, pixels.
+        side_x: canvas width.
+        side_y: canvas height.
+        max_scale: enlarge by at most this factor: more pixels would add work and blur, not detail.
+
+    Returns:
+        The transform, and the width and height the frame has on the canvas (at least 1 pixel each).
+    """
+    scale = min(side_x / width, side_y / height, max_scale)
+    w = min(side_x, max(1, round(width * scale)))
+    h = min(side_y, max(1, round(height * scale)))
+    transform = LetterboxTransform(
+        scale_x=w / width,
+        scale_y=h / height,
+        left=(side_x - w) // 2,
+        top=(side_y - h) // 2,
+        width=width,
+        height=height,
+    )
+    return transform, w, h
+
+
+class Letterbox:
+    """Resize frames onto one reused canvas.
+
+    Args:
+        side_x: canvas width in pixels.
+        side_y: canvas height in pixels.
+        pad: value of the border, 0..255.
+        max_scale: largest enlargement.
+    """
+
+    def __init__(self, *, side_x: int, side_y: int, pad: int, max_scale: float) -> None:
+        self.side_x, self.side_y, self.pad, self.max_scale = side_x, side_y, pad, max_scale
+        self.canvas: Image = np.full((1, side_y, side_x, 3), pad, np.uint8)
+        self._size: tuple[int, int] | None = None
+        self._cv2 = opencv()
+
+    def __call__(self, image: Image, color: Color = "rgb") -> tuple[Image, LetterboxTransform]:
+        """Draw ``image`` (H, W, 3) on the canvas.
+
+        Returns:
+            The (1, side_y, side_x, 3) canvas in RGB, overwritten by the next call, and the transform.
+        """
+        height, width = image.shape[:2]
+        if self._size != (width, height):
+            # Streams keep their size: geometry and border are made once, not for every frame.
+            self._transform, self._w, self._h = fit_letterbox(
+                width, height, side_x=self.side_x, side_y=self.side_y, max_scale=self.max_scale
+            )
+            self.canvas.fill(self.pad)
+            self._size = (width, height)
+        cv2, t = self._cv2, self._transform
+        # Area averaging below half size: bilinear would skip pixels and make small faces flicker.
+        method = cv2.INTER_AREA if t.scale_x < 0.5 else cv2.INTER_LINEAR
+        window = self.canvas[0, t.top : t.top + self._h, t.left : t.left + self._w]
+        cv2.resize(image, (self._w, self._h), dst=window, interpolation=method)
+        if color == "bgr":
+            cv2.cvtColor(window, cv2.COLOR_BGR2RGB, dst=window)
+        return self.canvas, t

@@ -1,0 +1,237 @@
+"""A loaded model: a session of some engine with the task that surrounds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk import zoo
+from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
+from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
+from edge_sdk.image import Color, Image, check_image
+from edge_sdk.results import Detections
+from edge_sdk.spec import ModelSpec
+from edge_sdk.target import LoadOptions, Session, available_targets, find_target
+from edge_sdk.tasks import DetectionTask
+from edge_sdk.tensors import Array
+from edge_sdk.timing import StageTimes, now_ns
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is loaded.
+
+    Attributes:
+        name: of the model.
+        task: such as ``"detection"``.
+        labels: class names.
+        input_size: (width, height) of the network's canvas.
+        target: engine that runs it.
+        precision: of its graph.
+        gate: what the accuracy gate measured.
+        licence: of the weights.
+        sha256: identity of the bundle.
+        chosen: why this bundle was taken.
+    """
+
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    input_size: tuple[int, int]
+    target: str
+    precision: str
+    gate: GateResult
+    licence: str
+    sha256: str
+    chosen: str
+
+
+class Model:
+    """Callable on frames; a context manager.
+
+    One model serves one thread at a time: its buffers are reused from frame to frame.
+
+    Args:
+        session: of the engine; the model closes it.
+        task: that surrounds it.
+        info: for people.
+    """
+
+    def __init__(self, session: Session, task: DetectionTask, info: ModelInfo) -> None:
+        self.session, self.task, self.info = session, task, info
+        self._answerer = f"{info.target}-{info.precision}"
+        self._closed = False
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network's spec."""
+        return self.task.spec
+
+    def __call__(self, image: Image, *, color: Color = "rgb") -> Detections:
+        """Find the faces of a frame.
+
+        Args:
+            image: (H, W, 3) uint8, any size.
+            color: order of the channels; ``"bgr"`` for a frame from OpenCV.
+
+        Raises:
+            InputError: not such a frame, or the model is closed.
+            InferFailed: the engine failed.
+        """
+        start = now_ns()
+        check_image(image)
+        if color not in ("rgb", "bgr"):
+            raise InputError(f"color must be 'rgb' or 'bgr', got {color!r}", remedy="name the order")
+        if self._closed:
+            raise InputError("the model is closed", remedy="load it again")
+        pixels, transform = self.task.preprocess(image, color)
+        prepared = now_ns()
+        tensors = self.session.infer(pixels)
+        inferred = now_ns()
+        found = self.task.postprocess(tensors, transform)
+        times = StageTimes(prepared - start, inferred - prepared, now_ns() - inferred)
+        return dataclasses.replace(found, times=times, target=self._answerer)
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        self._closed = True
+        self.session.close()
+
+    def __enter__(self) -> Model:
+        """Return the model."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+
+def load(
+    model: str | Path,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    confidence: float | None = None,
+    verify: bool = True,
+) -> Model:
+    """Load a model by zoo name or from a bundle file.
+
+    A zoo name takes, among the bundles of the model whose engine is installed here, the fastest that passed its gate.
+    What is asked for is required: nothing is replaced silently.
+
+    Args:
+        model: zoo name, or path of an ``.edge`` file.
+        target: engine that must run it.
+        precision: that its graph must have.
+        threads: of the engine; None takes the number of cores, at most 4.
+        confidence: report faces from this score on; None takes the model's.
+        verify: run the golden vectors once: the device proves itself, and is warm afterwards.
+
+    Raises:
+        InputError: unknown name, or no bundle of that target and precision.
+        BundleError: the bundle is damaged, or the golden vectors fail here.
+        MissingDependency: the engine is not installed.
+        LoadFailed: the engine refused the artifact.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}", remedy="leave it out for automatic")
+    if str(model).endswith(SUFFIX) or Path(model).is_file():
+        bundle, chosen = Bundle.open(model), f"the file {model}"
+    else:
+        bundle, chosen = _choose(str(model), target, precision)
+    manifest = bundle.manifest
+    for what, asked, is_ in (
+        ("target", target, manifest.target),
+        ("precision", precision, manifest.recipe.precision),
+    ):
+        if asked is not None and asked != is_:
+            raise InputError(
+                f"{model} has {what} {is_!r}, {asked!r} was asked for",
+                remedy=f"leave {what} out, or name another bundle",
+            )
+    task = DetectionTask(manifest.spec, confidence=confidence)
+    session = find_target(manifest.target).load(
+        bundle.artifact, manifest.spec, options=LoadOptions(threads=threads)
+    )
+    try:
+        if verify:
+            for case in bundle.golden():
+                check_golden(session, task, case, manifest.golden.min_snr_db)
+        _, height, width, _ = manifest.spec.input.shape
+        info = ModelInfo(
+            name=manifest.spec.name,
+            task=manifest.spec.task,
+            labels=manifest.spec.labels,
+            input_size=(width, height),
+            target=manifest.target,
+            precision=manifest.recipe.precision,
+            gate=manifest.gate,
+            licence=manifest.spec.licence,
+            sha256=bundle.sha256,
+            chosen=chosen,
+        )
+        return Model(session, task, info)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _choose(name: str, target: str | None, precision: str | None) -> tuple[Bundle, str]:
+    """The fastest fitting bundle of a zoo model, and why."""
+    shipped = zoo.bundles(name)
+    fitting = [b for b in shipped if target in (None, b.target) and precision in (None, b.precision)]
+    if not fitting:
+        have = ", ".join(f"{b.target} {b.precision}" for b in shipped) or "none"
+        raise InputError(
+            f"no shipped bundle of {name} for target {target or 'any'}, precision {precision or 'any'}",
+            remedy=f"shipped: {have}; or make one with 'edge-sdk build {name}'",
+        )
+    installed = available_targets()
+    usable = [b for b in fitting if b.target in installed]
+    if not usable:
+        engines = sorted({b.target for b in fitting})
+        extras = " or ".join(f"pip install 'face-edge-sdk[{find_target(e).distribution}]'" for e in engines)
+        raise MissingDependency(f"no engine for {name} is installed here", remedy=extras)
+    best = usable[0]
+    bundle = Bundle.open(best.path)
+    if bundle.sha256 != best.sha256:
+        raise ChecksumMismatch(
+            f"{best.path} is not the bundle that the zoo's index names", remedy="reinstall face-edge-sdk"
+        )
+    passed_over = ", ".join(f"{b.target}-{b.precision}" for b in fitting if b not in usable)
+    pace = f"{zoo.latency_here(best):.2f} of onnxruntime fp32"
+    why = f"fastest of {len(usable)} shipped bundles that can run here: {pace}"
+    return bundle, why + (f"; engine not installed for {passed_over}" if passed_over else "")
+
+
+def check_golden(session: Session, task: DetectionTask, case: GoldenCase, min_snr_db: float) -> None:
+    """Raise ChecksumMismatch unless the session answers a golden frame as it did when the bundle was built."""
+    pixels, _ = task.preprocess(case.frame)
+    outputs = session.infer(pixels)
+    for name, expected in case.outputs.items():
+        ratio = snr_db(expected, outputs[name])
+        if not ratio >= min_snr_db:
+            raise ChecksumMismatch(
+                f"golden vectors fail here: output {name!r} reaches {ratio:.1f} dB, {min_snr_db:g} dB expected",
+                remedy="this engine or machine computes something else than the bundle was gated for: "
+                "try another target or engine version, and report it",
+            )
+
+
+def snr_db(expected: npt.NDArray[np.floating], actual: Array) -> float:
+    """Signal-to-noise ratio in decibels; infinite for equal arrays, NaN if ``actual`` is not finite."""
+    reference = expected.astype(np.float32)
+    noise = float(np.square(reference - actual).sum(dtype=np.float64))
+    signal = float(np.square(reference).sum(dtype=np.float64))
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else math.nan

@@ -1,0 +1,124 @@
+"""What a model says about a frame: frozen struct-of-arrays, one row a face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.timing import StageTimes
+
+Rows = slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One detected face.
+
+    Attributes:
+        box: (4,) float32 x1, y1, x2, y2 in pixels of the frame.
+        label: name of the likeliest class.
+        score: 0..1, confidence that this is a face of that class.
+        probs: (classes,) float32, how the classes share this face; sums to 1.
+    """
+
+    box: npt.NDArray[np.float32]
+    label: str
+    score: float
+    probs: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Faces of one frame, best first. No face is an empty result, not an error.
+
+    Attributes:
+        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels of the frame.
+        scores: (N,) float32, 0..1.
+        class_ids: (N,) index into ``names``.
+        probs: (N, classes) float32; each row sums to 1.
+        names: class names in the order of ``probs``.
+        times: how long each stage took.
+        target: engine and precision that answered, such as ``"openvino-int8"``.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.intp]
+    probs: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+    times: StageTimes = field(default_factory=StageTimes)
+    target: str = ""
+
+    @classmethod
+    def empty(cls, names: tuple[str, ...]) -> Detections:
+        """No faces."""
+        return cls(
+            boxes=np.zeros((0, 4), np.float32),
+            scores=np.zeros(0, np.float32),
+            class_ids=np.zeros(0, np.intp),
+            probs=np.zeros((0, len(names)), np.float32),
+            names=names,
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """(N,) class name of each face."""
+        return tuple(self.names[i] for i in self.class_ids.tolist())
+
+    def __len__(self) -> int:
+        """Number of faces."""
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Face]:
+        """Faces one by one, best first."""
+        for i in range(len(self)):
+            yield self[i]
+
+    @overload
+    def __getitem__(self, rows: int) -> Face: ...
+    @overload
+    def __getitem__(self, rows: Rows) -> Detections: ...
+    def __getitem__(self, rows: int | Rows) -> Face | Detections:
+        """One face, or the faces that a slice, mask or list of indices selects."""
+        if isinstance(rows, (int, np.integer)):
+            return Face(
+                box=self.boxes[rows],
+                label=self.names[int(self.class_ids[rows])],
+                score=float(self.scores[rows]),
+                probs=self.probs[rows],
+            )
+        return Detections(
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            class_ids=self.class_ids[rows],
+            probs=self.probs[rows],
+            names=self.names,
+            times=self.times,
+            target=self.target,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: boxes to a tenth of a pixel, scores to four digits, times in milliseconds."""
+        return {
+            "faces": [
+                {
+                    "box": [round(float(v), 1) for v in face.box],
+                    "label": face.label,
+                    "score": round(face.score, 4),
+                    "probs": {
+                        name: round(float(p), 4) for name, p in zip(self.names, face.probs, strict=True)
+                    },
+                }
+                for face in self
+            ],
+            "times_ms": {
+                "preprocess": round(self.times.preprocess_ms, 3),
+                "infer": round(self.times.infer_ms, 3),
+                "postprocess": round(self.times.postprocess_ms, 3),
+            },
+            "target": self.target,
+        }

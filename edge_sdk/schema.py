@@ -1,0 +1,123 @@
+"""Frozen dataclasses to plain JSON values and back, strictly: no unknown key, no missing key, no other type.
+
+A file from somebody else is checked here before anything else looks at it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_sdk.errors import InputError, ManifestInvalid, MissingDependency
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, mappings and tuples to dicts and lists; everything else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(cls: type[T], value: object, where: str) -> T:
+    """Build a dataclass from plain values.
+
+    Args:
+        cls: a dataclass whose fields are str, int, float, bool, None, Literal, tuple, Mapping[str, ...] or dataclasses.
+        value: what JSON or TOML gave.
+        where: name of the value, for messages, such as ``"manifest.spec"``.
+
+    Raises:
+        ManifestInvalid: an unknown or missing key, or a value of another type.
+    """
+    built: T = _build(cls, value, where)
+    return built
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file: recipes and profiles, on a host.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+        MissingDependency: Python 3.10 without tomli.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise MissingDependency(
+                "tomli is not installed", remedy="pip install 'face-edge-sdk[host]'"
+            ) from error
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
+
+
+def _build(kind: Any, value: object, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (a for a in arguments if a is not type(None))
+        return _build(inner, value, where)
+    if origin is typing.Literal:
+        if value not in arguments or isinstance(value, bool):
+            _refuse(where, "one of " + ", ".join(map(repr, arguments)), value)
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            _refuse(where, "a list", value)
+        return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+            _refuse(where, "an object", value)
+        return {k: _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            _refuse(where, "a finite number", value)
+        return float(value)
+    # bool is an int to Python, but not to a reader of the manifest.
+    if type(value) is not kind:
+        _refuse(where, getattr(kind, "__name__", str(kind)), value)
+    return value
+
+
+def _build_dataclass(cls: Any, value: object, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        _refuse(where, "an object", value)
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(map(str, value)) - set(fields)):
+        raise ManifestInvalid(
+            f"{where} has an unknown key {unknown[0]!r}",
+            remedy="it was written by another version: install the version that wrote it, or build again",
+        )
+    built = {}
+    for name, field in fields.items():
+        if name in value:
+            built[name] = _build(hints[name], value[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ManifestInvalid(f"{where} lacks the key {name!r}", remedy="build it again")
+    return cls(**built)
+
+
+def _refuse(where: str, expected: str, value: object) -> typing.NoReturn:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    raise ManifestInvalid(f"{where}: expected {expected}, got {shown}", remedy="build it again")

@@ -1,0 +1,202 @@
+"""Engines as the runtime sees them: compile on a host, load on a device, infer.
+
+The implementations live one floor up, one file an engine, and are imported by name when they are asked for: a name may
+come from a bundle that somebody else made, so only the names listed here, or installed by an entry point of the group
+``edge_sdk.targets``, are ever imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.resources
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from edge_sdk.errors import LoadFailed, UnknownTarget
+from edge_sdk.schema import read_toml
+from edge_sdk.spec import ModelSpec, Recipe
+from edge_sdk.tensors import Array, Tensors, TensorSpec
+
+TARGETS = ("onnxruntime", "openvino", "tflite")
+ENTRY_POINTS = "edge_sdk.targets"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A compiled network, in memory.
+
+    Attributes:
+        files: file name to content; nothing is ever extracted to a path named in a bundle.
+        outputs: names of the spec's outputs in the order in which the engine gives them.
+        fingerprint: what it was compiled with (``{"openvino": "2026.4.1"}``); for people and for bug reports.
+    """
+
+    files: Mapping[str, bytes]
+    outputs: tuple[str, ...]
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """The float network that bundles are built from.
+
+    Attributes:
+        spec: what it is.
+        onnx: opset-17 graph with the spec's input and outputs.
+        tflite: the same network as a float TFLite file; only the tflite target needs it.
+    """
+
+    spec: ModelSpec
+    onnx: Path
+    tflite: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a device may decide.
+
+    Attributes:
+        threads: of the engine for one frame; None takes the number of cores, at most 4.
+    """
+
+    threads: int | None = None
+
+
+class Session(Protocol):
+    """A loaded network.
+
+    The arrays that ``infer`` returns belong to the session: they hold until its next ``infer`` or ``close``.
+    """
+
+    outputs: tuple[TensorSpec, ...]
+    input: TensorSpec
+
+    def infer(self, pixels: Array) -> Tensors:
+        """Run one frame.
+
+        Args:
+            pixels: exactly as ``input`` says, C-contiguous; not checked again.
+
+        Raises:
+            InferFailed: the engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine; a second call does nothing."""
+        ...
+
+
+class Target(Protocol):
+    """An engine: one object a module, ``TARGET``."""
+
+    name: str
+    distribution: str
+    """Extra of face-edge-sdk that installs the engine, for messages."""
+    modules: tuple[str, ...]
+    """Import names, any one of which provides the engine."""
+
+    def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
+        """Make the artifact of one precision.
+
+        Args:
+            model: the float network.
+            recipe: precision and calibration.
+            calibration: input tensors in the order in which calibration shall see them; empty for float.
+
+        Raises:
+            CompileFailed: the engine's tools refused the network.
+            MissingDependency: a tool is not installed.
+        """
+        ...
+
+    def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> Session:
+        """Make a session.
+
+        Raises:
+            LoadFailed: the engine refused the artifact, or its tensors are not what the spec says.
+            MissingDependency: the engine is not installed.
+        """
+        ...
+
+
+class SessionBase:
+    """Context management for sessions."""
+
+    def __enter__(self) -> SessionBase:
+        """Return the session."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the session."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine."""
+        raise NotImplementedError
+
+
+def find_target(name: str) -> Target:
+    """The target of this name.
+
+    Raises:
+        UnknownTarget: the name is neither ours nor an installed entry point's.
+    """
+    if name in TARGETS:
+        # The one sanctioned look upwards: the runtime states the protocol, the floor above fills it.
+        target: Target = importlib.import_module(f"edge_targets.{name}").TARGET
+        return target
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            outside: Target = entry.load()
+            return outside
+    raise UnknownTarget(f"unknown target {name!r}", remedy=f"use one of {', '.join(TARGETS)}")
+
+
+def engine_of(name: str) -> str:
+    """The engine that a target name stands for: the engine itself, or what a board's profile names.
+
+    Raises:
+        UnknownTarget: neither an engine nor a profile.
+    """
+    if name in TARGETS:
+        return name
+    folder = importlib.resources.files("edge_targets") / "profiles"
+    profiles = {Path(str(p)).stem: p for p in folder.iterdir() if str(p).endswith(".toml")}
+    if name not in profiles:
+        raise UnknownTarget(
+            f"unknown target {name!r}", remedy=f"use one of {', '.join((*TARGETS, *sorted(profiles)))}"
+        )
+    engine = read_toml(Path(str(profiles[name]))).get("engine")
+    if engine not in TARGETS:
+        raise UnknownTarget(f"profile {name} names engine {engine!r}", remedy="mend the profile")
+    return str(engine)
+
+
+def available_targets() -> tuple[str, ...]:
+    """Names of our targets whose engine is installed; found without importing any engine."""
+    return tuple(
+        name
+        for name in TARGETS
+        if any(importlib.util.find_spec(m) is not None for m in find_target(name).modules)
+    )
+
+
+def check_session_tensors(
+    spec: ModelSpec, engine: str, found: Mapping[str, tuple[tuple[int, ...], str]]
+) -> None:
+    """Raise LoadFailed unless an engine's tensors (name to shape and numpy dtype name) are the spec's."""
+    expected = {t.name: (t.shape, t.dtype) for t in (spec.input, *spec.outputs)}
+    for name, want in expected.items():
+        if found.get(name) != want:
+            raise LoadFailed(
+                f"{engine}: tensor {name!r} should be {want}, the artifact has {found.get(name)}",
+                remedy="the artifact does not belong to this manifest: build the bundle again",
+            )

@@ -1,0 +1,90 @@
+"""The shipped models: a spec module each, and the bundles that passed their gate.
+
+``bundles/index.json`` lists the bundles with their hashes and how fast each ran, relative to onnxruntime fp32 in
+the same run, by processor architecture. Timings stand there and not in the bundles, whose bytes must not depend on them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_sdk.errors import InputError
+from edge_sdk.schema import from_plain
+from edge_sdk.spec import ModelSpec, Precision
+
+NAMES = ("fer-yolo11n",)
+BUNDLES = Path(__file__).parent / "bundles"
+INDEX = BUNDLES / "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ZooBundle:
+    """One shipped bundle.
+
+    Attributes:
+        file: name in ``bundles/``.
+        model: zoo name.
+        target: engine it was compiled for.
+        precision: of its graph.
+        sha256: the bundle's identity (hash of its manifest).
+        relative_latency: architecture to median latency of the engine, divided by onnxruntime fp32's.
+    """
+
+    file: str
+    model: str
+    target: str
+    precision: Precision
+    sha256: str
+    relative_latency: Mapping[str, float]
+
+    @property
+    def path(self) -> Path:
+        """Where the bundle lies."""
+        return BUNDLES / self.file
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    bundles: tuple[ZooBundle, ...]
+
+
+def spec(name: str) -> ModelSpec:
+    """The spec of a zoo model.
+
+    Raises:
+        InputError: no model of this name.
+    """
+    if name not in NAMES:
+        raise InputError(
+            f"no model {name!r} in the zoo",
+            remedy=f"use one of {', '.join(NAMES)}, or the path of a bundle",
+        )
+    found: ModelSpec = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
+    return found
+
+
+def bundles(name: str) -> tuple[ZooBundle, ...]:
+    """The shipped bundles of a model, fastest first for this machine's architecture.
+
+    An architecture that nobody measured takes the order of x86_64.
+
+    Raises:
+        InputError: no model of this name.
+    """
+    spec(name)
+    if not INDEX.exists():
+        return ()
+    index = from_plain(_Index, json.loads(INDEX.read_text()), "zoo index")
+    mine = (b for b in index.bundles if b.model == name)
+    return tuple(sorted(mine, key=lambda b: (latency_here(b), b.file)))
+
+
+def latency_here(bundle: ZooBundle) -> float:
+    """Relative latency measured on this architecture, else on x86_64, else 1."""
+    measured = bundle.relative_latency
+    return measured.get(platform.machine(), measured.get("x86_64", 1.0))

@@ -1,0 +1,1 @@
+"""Which precision, calibrated on which data, and how good the result is."""

@@ -1,0 +1,148 @@
+"""Pictures for calibration and evaluation, from a folder in one of the accepted layouts.
+
+- ``DIR/LABEL/*.png``: face crops; the box is the whole picture (the protocol of the FER2013 and KDEF studies);
+- ``DIR/images/*`` with ``DIR/labels/*.txt``: YOLO layout, lines of ``class cx cy w h`` as fractions;
+- a flat folder of pictures: calibration only.
+
+Nothing is skipped silently: an unreadable or unlabelled file is an InputError that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.bundle import DataDigest
+from edge_sdk.errors import CalibrationFailed, InputError
+from edge_sdk.image import Image, read_image
+from edge_sdk.sources.files import PICTURES
+from edge_sdk.tasks import DetectionTask
+from edge_sdk.tensors import Array
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """A picture file and the faces on it.
+
+    Attributes:
+        boxes: (N, 4) xyxy as fractions of width and height.
+        classes: (N,) indices into the model's labels.
+    """
+
+    path: Path
+    boxes: npt.NDArray[np.float64]
+    classes: npt.NDArray[np.int64]
+
+
+def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+    """All pictures of a labelled folder, in name order.
+
+    Raises:
+        InputError: the folder is empty or in no known layout, or a label or class folder is wrong.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", remedy="name a folder of labelled pictures")
+    if (folder / "images").is_dir():
+        items = [_yolo_item(folder, p, len(labels)) for p in _pictures(folder / "images")]
+    else:
+        items = _class_folders(folder, labels)
+    if not items:
+        raise InputError(
+            f"no labelled pictures in {folder}",
+            remedy="use DIR/LABEL/*.png, or DIR/images with DIR/labels",
+        )
+    return items
+
+
+def digest(paths: Sequence[Path]) -> DataDigest:
+    """One SHA-256 over the files' contents in the given order."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return DataDigest(len(paths), total.hexdigest())
+
+
+def calibration_set(folder: Path, count: int, task: DetectionTask) -> tuple[list[Array], DataDigest]:
+    """Input tensors for calibration: ``count`` pictures, evenly spaced over the folder in name order.
+
+    Args:
+        folder: any of the layouts.
+        count: how many; all if the folder has fewer.
+        task: whose own preprocess makes the tensors, the same that runs on the device.
+
+    Raises:
+        CalibrationFailed: no pictures, or pictures that show nothing.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    if not paths:
+        raise CalibrationFailed(
+            f"no pictures in {folder}", remedy="give a folder of pictures like those of the device"
+        )
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+    tensors = []
+    for path in chosen:
+        pixels, _ = task.preprocess(read_image(path))
+        tensors.append(pixels.copy())
+    spread = np.std([t.astype(np.float32).std() for t in tensors]) + np.mean(
+        [t.astype(np.float32).std() for t in tensors]
+    )
+    if spread < 2:
+        raise CalibrationFailed(
+            f"the {len(chosen)} calibration pictures in {folder} are blank: ranges from them mean nothing",
+            remedy="give real pictures",
+        )
+    return tensors, digest(chosen)
+
+
+def read_pictures(items: Sequence[LabelledPicture]) -> Iterator[tuple[LabelledPicture, Image]]:
+    """Each item with its picture, read one at a time."""
+    for item in items:
+        yield item, read_image(item.path)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+
+
+def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+    items = []
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if sub.name not in labels:
+            raise InputError(
+                f"folder {sub} names no class of the model", remedy=f"classes: {', '.join(labels)}"
+            )
+        whole, which = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([labels.index(sub.name)])
+        items += [LabelledPicture(p, whole, which) for p in _pictures(sub)]
+    return items
+
+
+def _yolo_item(folder: Path, picture: Path, classes: int) -> LabelledPicture:
+    label_file = folder / "labels" / (picture.stem + ".txt")
+    try:
+        lines = label_file.read_text(encoding="utf-8").split("\n")
+        rows = [[float(v) for v in line.split()] for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {label_file}: {error}", remedy="write 'class cx cy w h' lines, or an empty file"
+        ) from error
+    table = np.array(rows, np.float64).reshape(len(rows), -1)
+    if len(rows) and (
+        table.shape[1] != 5
+        or not np.isfinite(table).all()
+        or (table[:, 0] != table[:, 0].astype(int)).any()
+        or not ((table[:, 0] >= 0) & (table[:, 0] < classes)).all()
+    ):
+        raise InputError(
+            f"{label_file} has a line that is not 'class cx cy w h' with a class below {classes}",
+            remedy="mend the file",
+        )
+    table = table.reshape(-1, 5)
+    centre, half = table[:, 1:3], table[:, 3:5] / 2
+    return LabelledPicture(
+        picture, np.concatenate((centre - half, centre + half), 1), table[:, 0].astype(np.int64)
+    )

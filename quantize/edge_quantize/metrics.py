@@ -1,0 +1,302 @@
+"""Detection metrics as the field computes them, with bootstrap intervals.
+
+Matching and average precision follow COCO (pycocotools); precision, recall and F1 are means over classes at the one
+confidence where mean F1 is greatest. Intervals resample pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_quantize.data import LabelledPicture, read_pictures
+from edge_sdk.boxes import iou, nms
+from edge_sdk.errors import MissingDependency
+from edge_sdk.image import LetterboxTransform
+from edge_sdk.target import Session
+from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks.detection import sigmoid
+from edge_sdk.tensors import Tensors
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""Called with how many items are done, and of how many."""
+
+LOWEST_CONFIDENCE = 0.001
+SUPPRESSION_IOU = 0.7
+MAX_DETECTIONS = 100
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+_RECALLS = np.linspace(0, 1, 101)
+_CONFIDENCES = np.linspace(0, 1, 1001)
+_REPLICAS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Every box of one picture that could count, whatever its confidence: (N, 4) frame pixels, (N,), (N,)."""
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure and its 95 % interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionReport:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: map50, map50_95, precision, recall, f1, accuracy.
+        per_class: label to average precision at IoU 0.5 and the number of faces.
+        confusion: row: true class; column: answered class, the last one for faces that were not found.
+        best_confidence: where mean F1 is greatest.
+    """
+
+    metrics: dict[str, Metric]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    best_confidence: float
+
+
+def rank(task: DetectionTask, tensors: Tensors, transform: LetterboxTransform) -> Ranked:
+    """Candidates for mean average precision: multi-label, suppressed within each class.
+
+    The device reports one expression a face instead; its ``postprocess`` suppresses across classes.
+    """
+    boxes, logits = task.candidates(tensors, LOWEST_CONFIDENCE)
+    scores = sigmoid(logits)
+    kept: list[tuple[Any, Any, int]] = []
+    for label in range(scores.shape[1]):
+        rows = np.flatnonzero(scores[:, label] >= LOWEST_CONFIDENCE)
+        chosen = rows[
+            nms(boxes[rows], scores[rows, label], iou_threshold=SUPPRESSION_IOU, limit=MAX_DETECTIONS)
+        ]
+        kept.append((boxes[chosen], scores[chosen, label], label))
+    return Ranked(
+        boxes=transform.to_frame(np.concatenate([b for b, _, _ in kept])),
+        scores=np.concatenate([s for _, s, _ in kept]),
+        classes=np.concatenate([np.full(len(s), label, np.int64) for _, s, label in kept]),
+    )
+
+
+def answers(
+    session: Session,
+    task: DetectionTask,
+    items: Sequence[LabelledPicture],
+    progress: Progress = lambda done, total: None,
+) -> tuple[list[Ranked], list[npt.NDArray[np.float64]]]:
+    """Run a session over labelled pictures.
+
+    Returns:
+        Ranked boxes and true boxes in frame pixels, a picture each.
+    """
+    ranked, truths = [], []
+    for done, (item, image) in enumerate(read_pictures(items)):
+        pixels, transform = task.preprocess(image)
+        ranked.append(rank(task, session.infer(pixels), transform))
+        height, width = image.shape[:2]
+        truths.append(item.boxes * (width, height, width, height))
+        progress(done + 1, len(items))
+    return ranked, truths
+
+
+def evaluate(
+    ranked: Sequence[Ranked],
+    truths: Sequence[npt.NDArray[np.float64]],
+    classes: Sequence[npt.NDArray[np.int64]],
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+) -> DetectionReport:
+    """Compare answers with the truth.
+
+    Args:
+        ranked: one a picture.
+        truths: (N, 4) xyxy frame pixels, one a picture.
+        classes: (N,) class indices, one a picture.
+        labels: class names.
+        seed: of the bootstrap.
+    """
+    matches = [_matches(ranked, truths, classes, label) for label in range(len(labels))]
+    everything = np.ones(len(ranked))
+    point = _figures(matches, everything)
+    confusion, right = _confusion(ranked, truths, classes, len(labels))
+    faces = np.array([len(c) for c in classes], float)
+    point["accuracy"] = right.sum() / max(1.0, faces.sum())
+    rng = np.random.default_rng(seed)
+    replicas: dict[str, list[float]] = {name: [] for name in point}
+    for _ in range(_REPLICAS):
+        weights = np.bincount(rng.integers(0, len(ranked), len(ranked)), minlength=len(ranked))
+        figures = _figures(matches, weights.astype(float), point["confidence"])
+        figures["accuracy"] = (right * weights).sum() / max(1.0, (faces * weights).sum())
+        for name, value in figures.items():
+            replicas[name].append(value)
+    metrics = {
+        name: Metric(float(value), *(float(v) for v in np.percentile(replicas[name], [2.5, 97.5])))
+        for name, value in point.items()
+        if name != "confidence"
+    }
+    per_class = {
+        label: {"ap50": _average_precision(m, everything, 0), "faces": float(m.faces.sum())}
+        for label, m in zip(labels, matches, strict=True)
+    }
+    return DetectionReport(metrics, per_class, confusion.tolist(), float(point["confidence"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """One class over all pictures, detections best first."""
+
+    picture: npt.NDArray[np.int64]
+    score: Floats
+    hit: npt.NDArray[np.bool_]
+    """(len(THRESHOLDS), detections)."""
+    faces: Floats
+    """(pictures,) true faces of the class."""
+
+
+def _matches(
+    ranked: Sequence[Ranked],
+    truths: Sequence[npt.NDArray[np.float64]],
+    classes: Sequence[npt.NDArray[np.int64]],
+    label: int,
+) -> _Matches:
+    """Match by COCO's rules, through pycocotools."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingDependency(
+            "pycocotools is not installed", remedy="pip install 'face-edge-sdk[host]'"
+        ) from error
+    annotations: list[dict[str, Any]] = []
+    rows: list[npt.NDArray[np.float64]] = []
+    for picture, (found, boxes, which) in enumerate(zip(ranked, truths, classes, strict=True)):
+        for x1, y1, x2, y2 in boxes[which == label].tolist():
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": picture,
+                    "category_id": 0,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
+        mine = found.classes == label
+        corner, size = found.boxes[mine, :2], found.boxes[mine, 2:] - found.boxes[mine, :2]
+        ids, zero = np.full((mine.sum(), 1), picture), np.zeros((mine.sum(), 1))
+        rows.append(np.hstack((ids, corner, size, found.scores[mine, None], zero)))
+    faces = np.array([(c == label).sum() for c in classes], float)
+    table = np.concatenate(rows).astype(np.float64)
+    if not len(table) or not annotations:
+        order = np.argsort(-table[:, 5], kind="stable")
+        return _Matches(
+            table[order, 0].astype(np.int64),
+            table[order, 5],
+            np.zeros((len(THRESHOLDS), len(table)), bool),
+            faces,
+        )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {
+            "images": [{"id": i} for i in range(len(ranked))],
+            "annotations": annotations,
+            "categories": [{"id": 0}],
+        }
+        truth.createIndex()
+        run = COCOeval(truth, truth.loadRes(table), "bbox")
+        run.params.iouThrs = THRESHOLDS
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.params.maxDets = [MAX_DETECTIONS]
+        run.evaluate()
+    entries = [e for e in run.evalImgs if e is not None]
+    score = np.concatenate([e["dtScores"] for e in entries])
+    order = np.argsort(-score, kind="stable")
+    return _Matches(
+        picture=np.concatenate([np.full(len(e["dtScores"]), e["image_id"]) for e in entries])[order],
+        score=score[order],
+        hit=np.concatenate([e["dtMatches"] > 0 for e in entries], axis=1)[:, order],
+        faces=faces,
+    )
+
+
+def _average_precision(m: _Matches, weights: Floats, threshold: int) -> float:
+    """COCO's 101-point average precision with each picture counted ``weights`` times; NaN without faces."""
+    faces = (m.faces * weights).sum()
+    if faces == 0:
+        return float("nan")
+    each = weights[m.picture]
+    hits = np.cumsum(m.hit[threshold] * each)
+    total = np.cumsum(each)
+    precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(hits / faces, _RECALLS, side="left")
+    return float(np.append(envelope, 0.0)[at.clip(max=len(envelope))].mean())
+
+
+def _figures(
+    matches: Sequence[_Matches], weights: Floats, confidence: float | None = None
+) -> dict[str, float]:
+    """All curve-based figures; at ``confidence``, or where mean F1 is greatest."""
+    present = [m for m in matches if (m.faces * weights).sum() > 0]
+    curves = np.array([_precision_recall(m, weights) for m in present]).reshape(-1, 2, len(_CONFIDENCES))
+    precision, recall = curves.mean(0) if len(curves) else np.zeros((2, len(_CONFIDENCES)))
+    total = curves.sum(1)
+    f1 = np.divide(2 * curves[:, 0] * curves[:, 1], total, out=np.zeros_like(total), where=total > 0)
+    mean_f1 = f1.mean(0) if len(curves) else np.zeros(len(_CONFIDENCES))
+    at = int(mean_f1.argmax()) if confidence is None else round(confidence * 1000)
+    ap = np.array(
+        [[_average_precision(m, weights, t) for t in range(len(THRESHOLDS))] for m in present]
+    ).reshape(-1, len(THRESHOLDS))
+    return {
+        "map50": float(ap[:, 0].mean()) if len(ap) else 0.0,
+        "map50_95": float(ap.mean()) if len(ap) else 0.0,
+        "precision": float(precision[at]),
+        "recall": float(recall[at]),
+        "f1": float(mean_f1[at]),
+        "confidence": float(_CONFIDENCES[at]),
+    }
+
+
+def _precision_recall(m: _Matches, weights: Floats) -> Floats:
+    """(2, len(_CONFIDENCES)) precision and recall at IoU 0.5 of the detections above each confidence."""
+    each = weights[m.picture]
+    hits = np.append(0.0, np.cumsum(m.hit[0] * each))
+    total = np.append(0.0, np.cumsum(each))
+    above = np.searchsorted(-m.score, -_CONFIDENCES, side="right")
+    precision = np.divide(hits[above], total[above], out=np.zeros(len(above)), where=total[above] > 0)
+    return np.array((precision, hits[above] / (m.faces * weights).sum()))
+
+
+def _confusion(
+    ranked: Sequence[Ranked],
+    truths: Sequence[npt.NDArray[np.float64]],
+    classes: Sequence[npt.NDArray[np.int64]],
+    count: int,
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Class of the best-scored box that overlaps each face by half, and (pictures,) right answers."""
+    confusion = np.zeros((count, count + 1), np.int64)
+    right = np.zeros(len(ranked))
+    for picture, (found, boxes, which) in enumerate(zip(ranked, truths, classes, strict=True)):
+        overlaps = iou(boxes.astype(np.float32), found.boxes) >= 0.5
+        for face, label in enumerate(which.tolist()):
+            scores = np.where(overlaps[face], found.scores, 0)
+            answer = int(found.classes[scores.argmax()]) if scores.any() else count
+            confusion[label, answer] += 1
+            right[picture] += answer == label
+    return confusion, right

@@ -1,0 +1,138 @@
+"""OpenVINO: Intel processors, and a fast choice on other x86 and ARM ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.errors import CompileFailed, EdgeError, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.spec import ModelSpec, Recipe
+from edge_sdk.target import (
+    Artifact,
+    FloatModel,
+    LoadOptions,
+    SessionBase,
+    Target,
+    check_session_tensors,
+)
+from edge_sdk.tensors import Array, Tensors
+from edge_targets.threads import thread_count
+
+_XML, _BIN = "model.xml", "model.bin"
+_DTYPES = {"u8": "uint8", "f32": "float32"}
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingDependency(
+            f"openvino cannot be imported: {error}", remedy="pip install 'face-edge-sdk[openvino]'"
+        ) from error
+    return openvino
+
+
+@contextmanager
+def _errors(cls: type[EdgeError], what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except EdgeError:
+        raise
+    except Exception as error:  # vendor exceptions share no base class
+        raise cls(f"openvino: {what}: {error}", remedy=remedy) from error
+
+
+class OpenVinoSession(SessionBase):
+    """One frame after another through a single infer request on the CPU."""
+
+    def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
+        ov = _import()
+        self.input, self.outputs = spec.input, spec.outputs
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": thread_count(options),
+            # The default silently computes float layers in bf16 where the processor can: not what was gated.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        with _errors(LoadFailed, "the artifact was refused", "build the bundle again for this version"):
+            core = ov.Core()
+            model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
+            compiled = core.compile_model(model, "CPU", config)
+            self._request: Any = compiled.create_infer_request()
+        ports = {p.any_name: p for p in (*compiled.inputs, *compiled.outputs)}
+        found = {
+            name: (tuple(p.shape), _DTYPES.get(p.element_type.get_type_name(), "other"))
+            for name, p in ports.items()
+        }
+        check_session_tensors(spec, "openvino", found)
+        # Bound once: every frame is written into and read from the request's own memory.
+        self._pixels = self._request.get_tensor(ports[spec.input.name]).data
+        self._views = {t.name: self._request.get_tensor(ports[t.name]).data for t in spec.outputs}
+
+    def infer(self, pixels: Array) -> Tensors:
+        """Run one frame; see :class:`edge_sdk.target.Session`."""
+        with _errors(InferFailed, "inference failed", "load the model again; report it if it repeats"):
+            self._pixels[...] = pixels
+            self._request.start_async()
+            self._request.wait()
+        return self._views
+
+    def close(self) -> None:
+        """Free the engine; views handed out before are void."""
+        self._pixels, self._views, self._request = None, {}, None
+
+
+class OpenVino:
+    """Target ``openvino``."""
+
+    name = "openvino"
+    distribution = "openvino"
+    modules: tuple[str, ...] = ("openvino",)
+
+    def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
+        """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations)."""
+        ov = _import()
+        with _errors(CompileFailed, "conversion failed", "check the graph with onnx.checker"):
+            network = ov.convert_model(str(model.onnx))
+            if recipe.precision == "int8":
+                network = _quantize(network, model.spec, calibration)
+            with tempfile.TemporaryDirectory() as folder:
+                ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=False)
+                files = {name: (Path(folder) / name).read_bytes() for name in (_BIN, _XML)}
+        return Artifact(
+            files=files,
+            outputs=tuple(t.name for t in model.spec.outputs),
+            fingerprint={"openvino": str(ov.__version__).split("-")[0]},
+        )
+
+    def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> OpenVinoSession:
+        """Make a session; see :class:`edge_sdk.target.Target`."""
+        return OpenVinoSession(artifact, spec, options)
+
+
+def _blob(data: bytes) -> Array:
+    import numpy as np
+
+    return np.frombuffer(data, np.uint8)
+
+
+def _quantize(network: Any, spec: ModelSpec, calibration: Sequence[Array]) -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingDependency(
+            f"nncf cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
+        ) from error
+    items = [{spec.input.name: pixels} for pixels in calibration]
+    return nncf.quantize(
+        network,
+        nncf.Dataset(items),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(items),
+    )
+
+
+TARGET: Target = OpenVino()

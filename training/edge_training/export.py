@@ -1,0 +1,121 @@
+"""Trained weights to the float files that bundles are built from: opset-17 ONNX and TFLite, pixels in, raw maps out.
+
+python -m edge_training.export fer-yolo11n runs/fer-yolo11n/detector.best.safetensors --output training/weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+import onnxslim
+import torch
+from torch import Tensor, nn
+
+from edge_sdk import zoo
+from edge_sdk.errors import EdgeError
+from edge_sdk.spec import ModelSpec
+from edge_training import checkpoint
+from edge_training.networks.yolo import YOLO11n
+
+OPSET = 17
+"""Understood by every TensorRT from 8.6 on, and by all other targets."""
+
+
+class PixelsIn(nn.Module):
+    """The deployed graph: (1, H, W, 3) uint8 pixels in, NHWC box and class logits a stride out.
+
+    Normalisation and axis order live here, so that the device only resizes. NHWC maps put the numbers of one cell
+    side by side, which is how the decoder picks survivors.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        x = pixels.permute(0, 3, 1, 2).float() * (1 / 255)
+        boxes, scores = self.network(x)
+        return tuple(m.permute(0, 2, 3, 1) for pair in zip(boxes, scores, strict=True) for m in pair)
+
+
+def fuse(network: nn.Module) -> nn.Module:
+    """Fold every batch norm into the convolution before it; in place, for inference only."""
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and len(module) >= 2:
+            conv, norm = module[0], module[1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[0] = nn.utils.fuse_conv_bn_eval(conv, norm)
+                module[1] = nn.Identity()
+    return network
+
+
+def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Path]:
+    """Write ``NAME.onnx`` and ``NAME.tflite``, each whole or not at all.
+
+    Args:
+        network: trained, any mode.
+        spec: names and shapes of the tensors.
+        output: folder, made if missing.
+
+    Returns:
+        The two files.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    graph = PixelsIn(fuse(network.eval())).eval()
+    example = torch.zeros(spec.input.shape, dtype=torch.uint8)
+    onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        made = Path(folder) / onnx_file.name
+        # The TorchScript exporter: the other one silently stays at opset 18.
+        torch.onnx.export(
+            graph,
+            (example,),
+            str(made),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[spec.input.name],
+            output_names=[t.name for t in spec.outputs],
+        )
+        model = onnxslim.slim(onnx.load(str(made)))
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(made))
+        made.replace(onnx_file)
+    import litert_torch
+
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        made = Path(folder) / tflite_file.name
+        litert_torch.convert(graph, (example,)).export(str(made))
+        made.replace(tflite_file)
+    return onnx_file, tflite_file
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; exit codes as everywhere."""
+    parser = argparse.ArgumentParser(prog="edge_training.export", description=__doc__.split("\n")[0])
+    parser.add_argument("model", choices=zoo.NAMES)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("training/weights"))
+    args = parser.parse_args(argv)
+    try:
+        spec = zoo.spec(args.model)
+        network = YOLO11n(len(spec.labels))
+        tensors, _ = checkpoint.load(args.weights)
+        network.load_state_dict(tensors)
+        # Half precision: the weights' own file is for fine-tuning, and half the repository's growth.
+        half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        files = export(network, spec, args.output)
+        checkpoint.save(args.output / f"{spec.name}.safetensors", half, {"model": spec.name})
+    except EdgeError as error:
+        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    for file in files:
+        print(f"{file} {file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
