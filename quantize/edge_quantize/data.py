@@ -56,6 +56,11 @@ def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
             f"no labelled pictures in {folder}",
             remedy="use DIR/LABEL/*.png, or DIR/images with DIR/labels",
         )
+    if not any(len(item.classes) for item in items):
+        raise InputError(
+            f"the {len(items)} pictures in {folder} have no labelled face: nothing could be measured",
+            remedy="label the faces, or name another folder",
+        )
     return items
 
 

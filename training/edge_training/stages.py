@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from edge_sdk.errors import InputError
 from edge_sdk.image import Letterbox
 from edge_training.data import augment, fer2013
-from edge_training.data.portraits import UltraLight, read_backgrounds, read_portraits
+from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgrounds, read_portraits
 from edge_training.data.scenes import PAD, Scene, SceneMaker
 from edge_training.losses import DetectionLoss, anchor_points, decode_boxes, flatten
 from edge_training.networks.yolo import BackboneClassifier, YOLO11n
@@ -222,12 +222,11 @@ class DetectorStage:
         teacher = BackboneClassifier()
         teacher.load_state_dict(previous)
         network.backbone.load_state_dict(teacher.backbone.state_dict())
-        # Every tenth background and portrait is kept aside for evaluation.
-        portraits = [p for i, p in enumerate(self.portraits) if i % 10]
+        portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
         self._maker = SceneMaker(
             faces.images,
             faces.targets(self.options.soft_labels),
-            [b for i, b in enumerate(self.backgrounds) if i % 10],
+            [b for i, b in enumerate(self.backgrounds) if i % HELD_OUT_EVERY],
             portraits,
             _expressions(teacher, [_cut(p.image, p.box) for p in portraits]),
         )

@@ -15,6 +15,9 @@ from edge_sdk import boxes as geometry
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
 
+HELD_OUT_EVERY = 10
+"""Every tenth background and portrait never takes part in training."""
+
 _BACKGROUNDS = ("clothing_cc0", "skimage_sklearn", "raccoon_mit")
 _PORTRAITS = ("faker_portraits", "sfhq_t2i")
 # These two of the sample pictures show a person.

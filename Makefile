@@ -1,0 +1,59 @@
+# Every target makes the environment it needs; nothing has to be installed first but python3 (3.10 to 3.13) and make.
+PYTHON ?= python3
+DATA ?= ../shared/data
+DEMO := .venv-demo
+DEV := .venv
+PIP := -m pip --disable-pip-version-check -q
+
+.PHONY: help demo test check test-pythons train-fer-yolo11n zoo wheel clean
+
+help:
+	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
+	@echo "make test          the test suite"
+	@echo "make check         formatting, lint, types, import contracts, oldest Python"
+	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
+	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
+	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
+
+$(DEMO)/done: pyproject.toml
+	@echo "creating $(DEMO) (no torch; about 60 s)"
+	@$(PYTHON) -m venv $(DEMO)
+	@$(DEMO)/bin/python $(PIP) install -e '.[host]' scikit-image
+	@touch $@
+
+demo: $(DEMO)/done
+	@$(DEMO)/bin/python examples/demo.py
+
+$(DEV)/done: pyproject.toml
+	@echo "creating $(DEV) with everything, torch too (2.5 GB, about 2 minutes)"
+	@$(PYTHON) -m venv $(DEV)
+	@$(DEV)/bin/python $(PIP) install 'pip>=25.1'
+	@$(DEV)/bin/python $(PIP) install torch==2.13.0
+	@$(DEV)/bin/python $(PIP) install -e '.[train]' --group test --group check
+	@touch $@
+
+test: $(DEV)/done
+	@$(DEV)/bin/python -m pytest
+
+check: $(DEV)/done
+	@$(DEV)/bin/ruff format --check .
+	@$(DEV)/bin/ruff check .
+	@$(DEV)/bin/mypy
+	@$(DEV)/bin/lint-imports
+	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --backport tomli edge_sdk targets benchmarks quantize
+
+test-pythons:
+	@bash tests/pythons.sh
+
+wheel: $(DEV)/done
+	@$(DEV)/bin/python -m build --outdir dist .
+
+train-fer-yolo11n: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.train training/recipes/fer-yolo11n.toml --data $(DATA) --work runs/fer-yolo11n
+	@$(DEV)/bin/python -m edge_training.export fer-yolo11n runs/fer-yolo11n/detector.best.safetensors
+
+zoo: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.release fer-yolo11n --data $(DATA) --work runs/release
+
+clean:
+	rm -rf $(DEMO) $(DEV) dist demo-output

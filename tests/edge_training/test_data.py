@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+from edge_sdk.errors import InputError
+from edge_training.data import augment, fer2013
+from edge_training.data.scenes import SceneMaker
+from edge_training.stages import balanced_rows, collate, stages_of
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not SHARED.exists(), reason=f"no data folder at {SHARED}")
+
+
+@pytest.fixture
+def maker():
+    rng = np.random.default_rng(0)
+    faces = rng.integers(200, 256, (5, 48, 48)).astype(np.uint8)
+    backgrounds = [np.full((300, 400, 3), 20, np.uint8)]
+    return SceneMaker(faces, np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]], backgrounds)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_of_a_scene_lie_inside_it_and_on_the_faces(maker, seed):
+    rng = np.random.default_rng(seed)
+    scene = maker.scene([0, 1, 2], 256, rng)
+    assert scene.image.shape == (256, 256, 3)
+    assert scene.image.dtype == np.uint8
+    assert len(scene.boxes) == len(scene.targets)
+    for x1, y1, x2, y2 in scene.boxes.astype(int).tolist():
+        assert 0 <= x1 < x2 <= 256
+        assert 0 <= y1 < y2 <= 256
+        middle = scene.image[(y1 + y2) // 2 - 2 : (y1 + y2) // 2 + 2, (x1 + x2) // 2 - 2 : (x1 + x2) // 2 + 2]
+        assert middle.mean() > scene.image.min() + 10  # bright faces on a dark background
+
+
+def test_a_full_frame_box_is_the_edge_of_the_crop(maker):
+    scene = maker.full_frame(0, 128, np.random.default_rng(3))
+    x1, y1, x2, y2 = scene.boxes[0].astype(int)
+    outside = np.ones((128, 128), bool)
+    outside[y1:y2, x1:x2] = False
+    assert (scene.image[outside] == 114).all()
+    assert (scene.image[y1:y2, x1:x2] != 114).any(axis=2).mean() > 0.8
+
+
+def test_scenes_depend_on_the_seed_alone(maker):
+    a = maker.scene([0, 1], 192, np.random.default_rng(5))
+    b = maker.scene([0, 1], 192, np.random.default_rng(5))
+    assert (a.image == b.image).all()
+    assert (a.boxes == b.boxes).all()
+
+
+def test_colourised_skin_is_warmer_than_grey():
+    grey = np.full((8, 8), 150, np.uint8)
+    means = np.array(
+        [augment.colourise(grey, np.random.default_rng(s)).mean((0, 1)) for s in range(200)]
+    ).mean(0)
+    assert means[0] > means[1] > means[2]
+
+
+def test_balanced_rows_lift_the_rare_class():
+    labels = np.repeat([0, 1], [900, 100])
+    rng = np.random.default_rng(0)
+    plain = balanced_rows(labels, 0.0, rng)
+    assert sorted(plain.tolist()) == list(range(1000))
+    lifted = np.bincount(labels[balanced_rows(labels, 0.5, rng)])
+    assert lifted.sum() == 1000
+    assert lifted[1] == pytest.approx(250, abs=5)  # 1/sqrt(900)*900 : 1/sqrt(100)*100 = 30 : 10
+
+
+def test_collate_pads_and_marks_what_is_there(maker):
+    rng = np.random.default_rng(1)
+    scenes = [maker.full_frame(0, 96, rng), maker.scene([], 96, rng)]
+    images, boxes, targets, present = collate(scenes)
+    assert images.shape == (2, 96, 96, 3)
+    assert boxes.shape == (2, 1, 4)
+    assert targets.shape == (2, 1, 7)
+    assert present.tolist() == [[True], [False]]
+
+
+def test_soft_targets_mix_label_and_votes():
+    votes = np.zeros((2, 7), np.float32)
+    votes[0, [3, 6]] = 0.5
+    faces = fer2013.Faces(np.zeros((2, 48, 48), np.uint8), np.array([3, 1]), votes, np.zeros(2, bool))
+    mixed = faces.targets(soft=0.4, smoothing=0.0)
+    assert mixed[0].tolist() == pytest.approx([0, 0, 0, 0.8, 0, 0, 0.2])
+    assert mixed[1].tolist() == pytest.approx([0, 1, 0, 0, 0, 0, 0])
+
+
+def test_a_missing_data_folder_is_named_before_anything_starts(tmp_path):
+    with pytest.raises(InputError, match="fer2013_sheet_0"):
+        stages_of({"stage": [{"kind": "classifier", "epochs": 1}]}, tmp_path)
+
+
+@pytest.mark.data
+@needs_data
+def test_fer2013_has_its_official_splits_without_leaks():
+    sets = fer2013.read(SHARED / "fer2013")
+    assert (len(sets.training), len(sets.public_test), len(sets.private_test)) == (28_005, 3_589, 3_589)
+    assert sets.public_test.duplicated.sum() == 280
+    assert sets.private_test.duplicated.sum() == 288
+    training = {image.tobytes() for image in sets.training.images}
+    tests = [*sets.public_test.images, *sets.private_test.images]
+    assert not any(image.tobytes() in training for image in tests)
+    assert sets.training.images.std(axis=(1, 2)).min() > 0
+
+
+@pytest.mark.data
+@needs_data
+def test_an_unknown_recipe_key_is_named():
+    with pytest.raises(InputError, match="speed"):
+        stages_of({"stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, SHARED)
