@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from edge_quantize.data import calibration_set, digest, read_labelled
 from edge_quantize.gate import check_alive, compare, examine
 from edge_quantize.metrics import DetectionReport
 from edge_quantize.recipe import read_recipe
+from edge_sdk import __version__
 from edge_sdk.bundle import Bundle, DataDigest, GoldenCase
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
@@ -103,7 +103,7 @@ def build(
     finally:
         session.close()
     bundle = Bundle.create(
-        producer=f"face-edge-sdk {importlib.metadata.version('face-edge-sdk')}",
+        producer=f"face-edge-sdk {__version__}",
         spec=spec,
         recipe=settings,
         target=target.name,

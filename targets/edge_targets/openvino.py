@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from edge_targets.threads import thread_count
 
 _XML, _BIN = "model.xml", "model.bin"
 _DTYPES = {"u8": "uint8", "f32": "float32"}
+_GENERATED = re.compile(r"\b([A-Z][A-Za-z]+)_[0-9]+\b")
 
 
 def _import() -> Any:
@@ -99,6 +101,7 @@ class OpenVino:
             network = ov.convert_model(str(model.onnx))
             if recipe.precision == "int8":
                 network = _quantize(network, model.spec, calibration)
+            _name_by_order(network)
             with tempfile.TemporaryDirectory() as folder:
                 ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=False)
                 files = {name: (Path(folder) / name).read_bytes() for name in (_BIN, _XML)}
@@ -117,6 +120,19 @@ def _blob(data: bytes) -> Array:
     import numpy as np
 
     return np.frombuffer(data, np.uint8)
+
+
+def _name_by_order(network: Any) -> None:
+    """Rename generated nodes by their order in the graph.
+
+    Their names count all nodes that this process ever made, so that the second of two equal builds would differ.
+    """
+    numbers: dict[str, int] = {}
+    for node in network.get_ordered_ops():
+        name = _GENERATED.sub(
+            lambda found: f"{found[1]}_{numbers.setdefault(found[0], len(numbers))}", node.get_friendly_name()
+        )
+        node.set_friendly_name(name)
 
 
 def _quantize(network: Any, spec: ModelSpec, calibration: Sequence[Array]) -> Any:

@@ -141,6 +141,24 @@ def _output_order(data: bytes, spec: ModelSpec) -> tuple[str, ...]:
     return tuple(index_to_name[int(d["index"])] for d in interpreter.get_output_details())
 
 
+def _output_ranges(model: Path, calibration: Sequence[Array]) -> list[tuple[str, float, float]]:
+    """Name, least and greatest value of each output of the float network over all calibration pictures."""
+    interpreter = _import().Interpreter(model_path=str(model))
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    exits = [(str(d["name"]), int(d["index"])) for d in interpreter.get_output_details()]
+    extremes = []
+    for pixels in calibration:
+        interpreter.set_tensor(entry["index"], pixels)
+        interpreter.invoke()
+        values = [interpreter.get_tensor(index) for _, index in exits]
+        extremes.append([(float(v.min()), float(v.max())) for v in values])
+    table = np.array(extremes)
+    return [
+        (name, float(table[:, i, 0].min()), float(table[:, i, 1].max())) for i, (name, _) in enumerate(exits)
+    ]
+
+
 def _quantize(model: Path, calibration: Sequence[Array]) -> bytes:
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe
@@ -152,6 +170,11 @@ def _quantize(model: Path, calibration: Sequence[Array]) -> bytes:
     for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         tool.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
     ranges = tool.calibrate({_SIGNATURE: [{"args_0": pixels} for pixels in calibration]}, num_threads=2)
+    # The tool averages ranges over pictures: good inside, where rare extremes cost resolution; at the outputs it would
+    # clip the scores of the clearest faces, so these get their whole range.
+    for name, low, high in _output_ranges(model, calibration):
+        ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
+        ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / _MODEL
         tool.quantize(ranges).export_model(str(out), overwrite=True)

@@ -41,13 +41,17 @@ def read_backgrounds(folder: Path, *, side: int = 400) -> list[Image]:
 def read_portraits(folder: Path, detector: UltraLight) -> list[Portrait]:
     """All AI-made portraits on which the detector finds exactly one face, in name order."""
     found = []
-    for name in _PORTRAITS:
-        for path in _pictures(folder / name / "images"):
-            image = read_image(path)
-            boxes = detector(image)
-            if len(boxes) == 1:
-                found.append(Portrait(image, fer_box(boxes[0])))
+    for path in portrait_files(folder):
+        image = read_image(path)
+        boxes = detector(image)
+        if len(boxes) == 1:
+            found.append(Portrait(image, fer_box(boxes[0])))
     return found
+
+
+def portrait_files(folder: Path) -> list[Path]:
+    """The AI-made portraits, in name order."""
+    return [path for name in _PORTRAITS for path in _pictures(folder / name / "images")]
 
 
 def fer_box(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

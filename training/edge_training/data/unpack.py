@@ -6,7 +6,7 @@ What it writes stays out of the repository: FER2013 may not be redistributed.
 
 - ``public-test``, ``private-test``: ``DIR/LABEL/ROW.png``, the crops as they are; ``--without-duplicates`` leaves out
   the pictures that also occur in Training;
-- ``calibration``: training crops and composed scenes, half and half, without labels;
+- ``calibration``: AI-made portraits, training crops and composed scenes, a third each, without labels;
 - ``scenes``: composed pictures of PublicTest faces on backgrounds and portraits that training never saw, in YOLO layout.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
-from edge_sdk.image import Image, write_image
+from edge_sdk.image import Image, read_image, write_image
 from edge_training.data import fer2013
-from edge_training.data.portraits import HELD_OUT_EVERY, read_backgrounds
+from edge_training.data.portraits import HELD_OUT_EVERY, portrait_files, read_backgrounds
 from edge_training.data.scenes import SceneMaker
 
 SETS = ("public-test", "private-test", "calibration", "scenes")
@@ -59,11 +59,15 @@ def _calibration(faces: fer2013.Faces, data: Path, output: Path) -> int:
     backgrounds = [b for i, b in enumerate(read_backgrounds(data / "backgrounds")) if i % HELD_OUT_EVERY]
     maker = SceneMaker(faces.images, faces.targets(0.0), backgrounds)
     rows = rng.permutation(len(faces))
+    portraits = rng.permutation(np.array(portrait_files(data / "faces"), dtype=object))
     for index in range(CALIBRATION_PICTURES):
-        if index % 2:
-            picture = maker.scene(rows[-8 * index - 8 : -8 * index - 8 + index % 7].tolist(), 320, rng).image
-        else:
+        # Clear colour faces give the highest scores: without them int8 would clip what it is surest of.
+        if index % 3 == 0:
+            picture = read_image(portraits[index])
+        elif index % 3 == 1:
             picture = _three(faces.images[rows[index]])
+        else:
+            picture = maker.scene(rows[-8 * index - 8 : -8 * index - 8 + index % 7].tolist(), 320, rng).image
         write_image(output / f"{index:04d}.png", picture)
     return CALIBRATION_PICTURES
 

@@ -1,0 +1,174 @@
+"""What the SDK adds to the engine.
+
+Two measurements for each bundle, on 640x480 frames with one face:
+
+wrapper   model(frame) minus the engine's share of it, frame by frame: letterbox, decode, suppression, results and
+          bookkeeping. The drawn one-face frames on which the network reports exactly one face are cycled; if there is
+          none, the engine still runs, but its answer is replaced by the maps of one face on nine cells, and the row
+          says "planted".
+infer     the session's infer minus the vendor's own call on a second engine of the same settings: the same input,
+          turn about, which of the two comes first alternating. Difference of the medians, with a 95 % interval by
+          bootstrap: an interval that spans 0 says that nothing was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_benchmarks import command
+from edge_benchmarks.frames import frame_set
+from edge_benchmarks.raw import raw_call
+from edge_sdk.bundle import Bundle
+from edge_sdk.image import Image
+from edge_sdk.model import Model, load
+from edge_sdk.spec import ModelSpec
+from edge_sdk.target import LoadOptions, Session
+from edge_sdk.tensors import Array, Tensors
+from edge_sdk.testing import head_maps
+from edge_sdk.timing import now_ns
+from edge_targets.threads import thread_count
+
+GOAL_WRAPPER_MS = 0.6
+GOAL_INFER_US = 50.0
+WARM_UP = 20
+
+
+class Planted:
+    """A session whose engine works as ever, and whose answer is one face."""
+
+    def __init__(self, session: Session, spec: ModelSpec) -> None:
+        self.input, self.outputs = session.input, session.outputs
+        self._session = session
+        _, height, width, _ = spec.input.shape
+        cell = spec.decode.strides[0]
+        half = 6 * cell
+        x, y = width // 2, height // 2
+        face = np.array((x - half, y - half, x + half, y + half), np.float32)
+        # A trained network marks some cells around a face's centre, and suppression keeps one of them.
+        around = [face + np.array((dx, dy, dx, dy)) for dx in (-cell, 0, cell) for dy in (-cell, 0, cell)]
+        self._maps = head_maps(spec, np.stack(around), [0] * len(around))
+
+    def infer(self, pixels: Array) -> Tensors:
+        """Run the engine, and put the face into its answer: where, and as warm, as the engine's own would be."""
+        answer = self._session.infer(pixels)
+        for name, planted in self._maps.items():
+            np.copyto(answer[name], planted)
+        return answer
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._session.close()
+
+
+def measure_wrapper(model: Model, count: int) -> dict[str, Any]:
+    """Medians in milliseconds of ``count`` frames: everything but the engine, and its parts."""
+    pictures = frame_set()
+    one_face = [image for image, n in zip(pictures.images, pictures.drawn, strict=True) if n == 1]
+    seen = [image for image in one_face if len(model(image)) == 1]
+    if not seen:
+        model.session = Planted(model.session, model.spec)
+    images: cycle[Image] = cycle(seen or one_face)
+    for _ in range(WARM_UP):
+        model(next(images))
+    rows = np.empty((count, 3))
+    for row in rows:
+        image = next(images)
+        before = now_ns()
+        times = model(image).times
+        row[:] = now_ns() - before - times.infer_ns, times.preprocess_ns, times.postprocess_ns
+    wrapper, preprocess, postprocess = (float(v) / 1e6 for v in np.median(rows, axis=0))
+    rest = float(np.median(rows[:, 0] - rows[:, 1] - rows[:, 2])) / 1e6
+    return {
+        "wrapper_ms": wrapper,
+        "preprocess_ms": preprocess,
+        "postprocess_ms": postprocess,
+        "rest_ms": rest,
+        "frames": count,
+        "faces": f"{len(seen)} frames" if seen else "planted",
+    }
+
+
+def measure_infer(
+    ours: Callable[[Array], Any], raw: Callable[[Array], Any], pixels: Array, count: int
+) -> Any:
+    """``ours`` against ``raw``, turn about: medians and the difference of medians in microseconds."""
+    calls = (ours, raw)
+    taken = np.empty((count, 2))
+    for turn in range(-WARM_UP, count):
+        for which in (turn % 2, 1 - turn % 2):
+            before = now_ns()
+            calls[which](pixels)
+            if turn >= 0:  # the ones before are warm-up
+                taken[turn, which] = now_ns() - before
+    taken /= 1e3
+    rng = np.random.default_rng(0)
+    draws = [taken[rng.integers(0, count, count)] for _ in range(1000)]
+    differences = [float(np.median(d[:, 0]) - np.median(d[:, 1])) for d in draws]
+    low, high = np.percentile(differences, (2.5, 97.5))
+    session_us, raw_us = (float(v) for v in np.median(taken, axis=0))
+    return {
+        "session_us": session_us,
+        "raw_us": raw_us,
+        "difference_us": session_us - raw_us,
+        "low_us": float(low),
+        "high_us": float(high),
+        "pairs": count,
+    }
+
+
+def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
+    """Both measurements of one bundle."""
+    bundle = Bundle.open(path)
+    with load(path, threads=threads) as model:
+        pixels = model.task.preprocess(frame_set().images[0])[0].copy()
+        raw = raw_call(
+            bundle.manifest.target, bundle.artifact, model.spec, thread_count(LoadOptions(threads))
+        )
+        infer = measure_infer(model.session.infer, raw, pixels, count)
+        return {**command.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = command.parser("wrapper", __doc__)
+    command.add_bundles(parser)
+    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
+    parser.add_argument(
+        "--count", type=command.positive, default=300, metavar="N", help="frames (default: 300)"
+    )
+    return command.run_main(lambda: _print(parser.parse_args(argv)))
+
+
+def _print(args: argparse.Namespace) -> int:
+    rows = [measure(p, count=args.count, threads=args.threads) for p in command.expand(args.bundles)]
+    if args.json:
+        goals = {"wrapper_ms": GOAL_WRAPPER_MS, "infer_difference_us": GOAL_INFER_US}
+        print(json.dumps({"goals": goals, "rows": rows}, indent=2))
+        return 0
+    print(f"wrapper, p50 ms (goal <= {GOAL_WRAPPER_MS} ms)")
+    print(f"{'':<26}{'wrapper':>9}{'pre':>9}{'post':>9}{'rest':>9}  one face")
+    for row in rows:
+        w = row["wrapper"]
+        parts = "".join(f"{w[k]:>9.3f}" for k in ("wrapper_ms", "preprocess_ms", "postprocess_ms", "rest_ms"))
+        print(f"{row['target'] + '-' + row['precision']:<26}{parts}  {w['faces']}")
+    print(f"infer, p50 us (goal: difference <= {GOAL_INFER_US:g} us)")
+    print(f"{'':<26}{'session':>9}{'raw':>9}{'diff':>9}  95 % interval")
+    for row in rows:
+        i = row["infer"]
+        figures = f"{i['session_us']:>9.0f}{i['raw_us']:>9.0f}{i['difference_us']:>+9.1f}"
+        print(
+            f"{row['target'] + '-' + row['precision']:<26}{figures}  {i['low_us']:+.1f} to {i['high_us']:+.1f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
