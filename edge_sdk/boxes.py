@@ -40,16 +40,23 @@ def nms(
     Returns:
         Indices of the kept boxes, best first. Equal scores keep their order.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = (-scores).argsort(kind="stable")
     if len(order) < 2:
         return order[:limit]
-    overlaps = iou(boxes, boxes) > iou_threshold
-    alive = np.ones(len(order), dtype=bool)
+    corner = np.maximum(boxes[:, None, :2], boxes[:, :2])
+    sides = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    sides -= corner
+    np.maximum(sides, 0, out=sides)
+    shared = sides[..., 0] * sides[..., 1]
+    areas = area(boxes)
+    # shared / union > threshold, without the division.
+    worse = shared > iou_threshold * (areas[:, None] + areas - shared)
+    dead = np.zeros(len(order), dtype=bool)
     kept: list[int] = []
     for index in order.tolist():
-        if alive[index]:
+        if not dead[index]:
             kept.append(index)
             if len(kept) == limit:
                 break
-            alive &= ~overlaps[index]
+            dead |= worse[index]
     return np.asarray(kept, dtype=np.intp)

@@ -281,6 +281,8 @@ def _verify(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     scenarios: Any = importlib.import_module("edge_benchmarks.scenarios")
     report: Any = importlib.import_module("edge_benchmarks.report")
+    if args.output is not None and not args.output.absolute().parent.is_dir():
+        raise InputError(f"no folder for {args.output}", remedy="make it first: nothing was measured")
     with _progress() as stage:
         runs = [
             scenarios.run(

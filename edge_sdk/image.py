@@ -7,7 +7,7 @@ first use, so that a board's own build of OpenCV serves as well as the one from 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,23 +126,29 @@ class LetterboxTransform:
     top: int
     width: int
     height: int
+    _scales: Boxes = field(init=False, repr=False, compare=False)
+    _offsets: Boxes = field(init=False, repr=False, compare=False)
+    _limits: Boxes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the rows that boxes are moved by: a stream uses one transform for all its frames."""
+        for name, row in (
+            ("_scales", (self.scale_x, self.scale_y) * 2),
+            ("_offsets", (self.left, self.top) * 2),
+            ("_limits", (self.width, self.height) * 2),
+        ):
+            object.__setattr__(self, name, np.array(row, np.float32))
 
     def to_canvas(self, boxes: Boxes) -> Boxes:
         """Frame pixels to canvas pixels."""
-        return boxes * self._scales() + self._offsets()
+        return boxes * self._scales + self._offsets
 
     def to_frame(self, boxes: Boxes) -> Boxes:
         """Canvas pixels to frame pixels, clipped to the frame."""
-        back = (boxes - self._offsets()) / self._scales()
-        limits = np.array((self.width, self.height, self.width, self.height), np.float32)
-        clipped: Boxes = np.minimum(np.maximum(back, 0), limits)
-        return clipped
-
-    def _scales(self) -> npt.NDArray[np.float32]:
-        return np.array((self.scale_x, self.scale_y, self.scale_x, self.scale_y), np.float32)
-
-    def _offsets(self) -> npt.NDArray[np.float32]:
-        return np.array((self.left, self.top, self.left, self.top), np.float32)
+        back = (boxes - self._offsets) / self._scales
+        np.maximum(back, 0, out=back)
+        np.minimum(back, self._limits, out=back)
+        return back
 
 
 def fit_letterbox(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ class Model:
         inferred = now_ns()
         found = self.task.postprocess(tensors, transform)
         times = StageTimes(prepared - start, inferred - prepared, now_ns() - inferred)
-        return dataclasses.replace(found, times=times, target=self._answerer)
+        return found.answered(times, self._answerer)
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""

@@ -8,8 +8,6 @@ come from a bundle that somebody else made, so only the names listed here, or in
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.resources
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from edge_sdk.tensors import Array, Tensors, TensorSpec
 
 TARGETS = ("onnxruntime", "openvino", "tflite")
 ENTRY_POINTS = "edge_sdk.targets"
+INFER_REMEDY = "load the model again; report it if it repeats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,9 @@ def find_target(name: str) -> Target:
         # The one sanctioned look upwards: the runtime states the protocol, the floor above fills it.
         target: Target = importlib.import_module(f"edge_targets.{name}").TARGET
         return target
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    from importlib.metadata import entry_points  # slow to import, and only a foreign target needs it
+
+    for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
             outside: Target = entry.load()
             return outside
@@ -168,7 +169,9 @@ def engine_of(name: str) -> str:
     """
     if name in TARGETS:
         return name
-    folder = importlib.resources.files("edge_targets") / "profiles"
+    from importlib.resources import files
+
+    folder = files("edge_targets") / "profiles"
     profiles = {Path(str(p)).stem: p for p in folder.iterdir() if str(p).endswith(".toml")}
     if name not in profiles:
         raise UnknownTarget(

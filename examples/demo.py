@@ -21,10 +21,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import skimage.data
-from edge_benchmarks.report import Run
 
 import edge_sdk as edge
 from edge_benchmarks import scenarios
+from edge_benchmarks.report import Run
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.cli import annotate

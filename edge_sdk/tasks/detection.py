@@ -28,9 +28,8 @@ MAX_CANDIDATES = 1000
 class _Level:
     box: str
     cls: str
-    stride: int
-    centres: Floats
-    """(cells, 2) x and y of each cell's centre, canvas pixels."""
+    cells: Floats
+    """(cells, 3) x and y of each cell's centre and the stride, canvas pixels."""
 
 
 class DetectionTask:
@@ -62,7 +61,7 @@ class DetectionTask:
             max_scale=spec.preprocessing.max_scale,
         )
         self._levels = tuple(
-            _Level(f"box{s}", f"cls{s}", s, _centres(height // s, width // s, s)) for s in spec.decode.strides
+            _Level(f"box{s}", f"cls{s}", _cells(height // s, width // s, s)) for s in spec.decode.strides
         )
         self._bins = np.arange(spec.decode.bins, dtype=np.float32)
 
@@ -86,47 +85,62 @@ class DetectionTask:
         """
         # score >= confidence is logit >= this: no sigmoid over the grid.
         floor = math.log(confidence / (1 - confidence))
-        classes = len(self.spec.labels)
-        found: list[tuple[_Level, npt.NDArray[np.intp], Floats]] = []
-        for level in self._levels:
-            logits = tensors[level.cls].reshape(-1, classes)
-            hits = np.flatnonzero(logits.ravel() >= floor)
-            if len(hits):
-                # Hits come in order, so neighbours of the same cell are neighbours here.
-                cells = hits // classes
-                cells = cells[np.r_[True, cells[1:] != cells[:-1]]]
-                found.append((level, cells, logits[cells]))
+        found = [part for level in self._levels if (part := self._survivors(level, tensors, floor))]
         if not found:
-            return np.zeros((0, 4), np.float32), np.zeros((0, classes), np.float32)
-        boxes = np.concatenate([self._decode(level, cells, tensors) for level, cells, _ in found])
-        logits = np.concatenate([part for _, _, part in found])
-        order = np.argsort(-logits.max(axis=1), kind="stable")[:MAX_CANDIDATES]
-        return boxes[order], logits[order]
+            return np.zeros((0, 4), np.float32), np.zeros((0, len(self.spec.labels)), np.float32)
+        if len(found) == 1:
+            logits, sides, cells = found[0]
+        else:
+            logits, sides, cells = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = (-np.maximum.reduce(logits, axis=1)).argsort(kind="stable")[:MAX_CANDIDATES]
+        return self._decode(sides[order], cells[order]), logits[order]
 
-    def _decode(self, level: _Level, cells: npt.NDArray[np.intp], tensors: Tensors) -> Boxes:
+    # After an inference caches are cold, and every distinct numpy path that is touched costs microseconds: hence the
+    # ufuncs called directly where a method would do.
+
+    def _survivors(self, level: _Level, tensors: Tensors, floor: float) -> tuple[Floats, ...] | None:
+        """Class logits (n, classes), side logits (n, 4, bins) and cells (n, 3) of one level, or None."""
+        classes = len(self.spec.labels)
+        logits = tensors[level.cls].reshape(-1)
+        hits = (logits >= floor).nonzero()[0]
+        if not len(hits):
+            return None
+        # Hits come in order, so those of the same cell are neighbours here.
+        hits //= classes
+        first = np.empty(len(hits), bool)
+        first[0] = True
+        np.not_equal(hits[1:], hits[:-1], out=first[1:])
+        rows = hits[first]
+        sides = tensors[level.box].reshape(-1, 4, len(self._bins))
+        return logits.reshape(-1, classes)[rows], sides[rows], level.cells[rows]
+
+    def _decode(self, sides: Floats, cells: Floats) -> Boxes:
         """Sides as the expectation over their bins (arXiv 2006.04388), then corners."""
-        bins = len(self._bins)
-        sides = tensors[level.box].reshape(-1, 4, bins)[cells]
-        weights = np.exp(sides - sides.max(axis=2, keepdims=True))
-        distances = (weights @ self._bins) / weights.sum(axis=2) * level.stride
-        centres = level.centres[cells]
-        return np.concatenate((centres - distances[:, :2], centres + distances[:, 2:]), axis=1)
+        sides -= np.maximum.reduce(sides, axis=2, keepdims=True)
+        np.exp(sides, out=sides)
+        distances = sides @ self._bins
+        distances /= np.add.reduce(sides, axis=2)
+        distances *= cells[:, 2:]
+        boxes = np.empty((len(cells), 4), np.float32)
+        np.subtract(cells[:, :2], distances[:, :2], out=boxes[:, :2])
+        np.add(cells[:, :2], distances[:, 2:], out=boxes[:, 2:])
+        return boxes
 
     def postprocess(self, tensors: Tensors, transform: LetterboxTransform) -> Detections:
         """Head maps to faces in frame pixels; one expression a face, so suppression ignores classes."""
         boxes, logits = self.candidates(tensors, self.confidence)
         if not len(boxes):
             return Detections.empty(self.spec.labels)
-        each = sigmoid(logits)
-        class_ids = each.argmax(axis=1)
-        scores = each[np.arange(len(each)), class_ids]
-        kept = nms(boxes, scores, iou_threshold=self.iou, limit=self.spec.decode.max_faces)
-        each = each[kept]
+        # Logits rank as scores do: only what is kept needs the sigmoid.
+        best = np.maximum.reduce(logits, axis=1)
+        kept = nms(boxes, best, iou_threshold=self.iou, limit=self.spec.decode.max_faces)
+        each = sigmoid(logits[kept])
+        total: Floats = np.add.reduce(each, axis=1, keepdims=True)
         return Detections(
             boxes=transform.to_frame(boxes[kept]),
-            scores=scores[kept],
-            class_ids=class_ids[kept],
-            probs=each / each.sum(axis=1, keepdims=True),
+            scores=np.maximum.reduce(each, axis=1),
+            class_ids=each.argmax(axis=1),
+            probs=each / total,
             names=self.spec.labels,
         )
 
@@ -137,6 +151,7 @@ def sigmoid(logits: Floats) -> Floats:
     return scores
 
 
-def _centres(height: int, width: int, stride: int) -> Floats:
+def _cells(height: int, width: int, stride: int) -> Floats:
     y, x = np.mgrid[0:height, 0:width]
-    return ((np.stack((x.ravel(), y.ravel()), axis=1) + 0.5) * stride).astype(np.float32)
+    columns = (x.ravel() + 0.5) * stride, (y.ravel() + 0.5) * stride, np.full(height * width, stride)
+    return np.stack(columns, axis=1).astype(np.float32)

@@ -49,6 +49,9 @@ class Stage:
         value = ((network(x).mean((1, 2, 3)) - y) ** 2).mean()
         return value, {"loss": float(value.detach())}
 
+    def lr_factor(self, parameter):
+        return 0.5 if parameter.endswith("bias") else 1.0
+
     def validate(self, network):
         self.validated += 1
         x, y = Batches(99)[0]

@@ -71,6 +71,10 @@ class Stage(Protocol):
         """The scalar to minimise, and its named parts for the log."""
         ...
 
+    def lr_factor(self, parameter: str) -> float:
+        """What the learning rate of a parameter, by its name, is multiplied with."""
+        ...
+
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Figures on the validation split."""
         ...
@@ -95,14 +99,7 @@ def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device:
     network = stage.network(previous).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=schedule.lr,
-        weight_decay=schedule.weight_decay,
-    )
+    optimizer = torch.optim.AdamW(_groups(stage, network))
     first_epoch, best_figure = 0, -math.inf
     if last.exists():
         tensors, state = checkpoint.load(last)
@@ -135,6 +132,19 @@ def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device:
     return best
 
 
+def _groups(stage: Stage, network: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by learning-rate factor and weight decay, which biases and norms are spared."""
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in network.named_parameters():
+        factor = stage.lr_factor(name)
+        decay = stage.schedule.weight_decay if parameter.ndim > 1 else 0.0
+        group = groups.setdefault(
+            (factor, decay), {"params": [], "factor": factor, "weight_decay": decay, "lr": stage.schedule.lr}
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
 def _epoch(
     stage: Stage,
     network: nn.Module,
@@ -155,7 +165,7 @@ def _epoch(
     for index, batch in enumerate(tqdm(loader, desc=title, disable=quiet, leave=False)):
         step = epoch * steps + index
         for group in optimizer.param_groups:
-            group["lr"] = schedule.lr_at(step, steps)
+            group["lr"] = schedule.lr_at(step, steps) * group["factor"]
         moved = tuple(t.to(device) for t in batch)
         loss, parts = stage.loss(network, moved)
         optimizer.zero_grad(set_to_none=True)

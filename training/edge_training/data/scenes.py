@@ -66,9 +66,9 @@ class SceneMaker:
     def _photo(self, rng: np.random.Generator) -> Image:
         return self.backgrounds[int(rng.integers(len(self.backgrounds)))]
 
-    def full_frame(self, row: int, side: int, rng: np.random.Generator) -> Scene:
-        """One crop on the letterbox's grey, 50 to 100 % of ``side`` wide."""
-        size = int(side * rng.uniform(0.5, 1.0))
+    def full_frame(self, row: int, side: int, rng: np.random.Generator, *, smallest: int = 48) -> Scene:
+        """One crop on the letterbox's grey, ``smallest`` to ``side`` pixels wide."""
+        size = int(np.exp(rng.uniform(np.log(smallest), np.log(side))))
         face = augment.warp_face(self.faces[row], size, rng, strength=0.7)
         face = augment.light(face, rng)
         if rng.random() < 0.15:
