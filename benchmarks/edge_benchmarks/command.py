@@ -93,6 +93,7 @@ def ask_fresh_process(code: str, *arguments: str) -> tuple[dict[str, Any], int]:
             assert process.stdout is not None
             line = next((text for text in process.stdout if text.startswith("{")), None)
             taken = now_ns() - before
+            process.stdout.read()  # what it says after the answer, so that its pipe never breaks
         chatter.seek(0)
         said = chatter.read().strip().splitlines()
     if process.returncode == 0 and line is not None:

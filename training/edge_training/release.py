@@ -76,11 +76,12 @@ def write_index(model: str, paths: list[Path], onnx: Path) -> None:
         "-m",
         "edge_benchmarks.speedup",
         "--json",
-        "--onnx",
+        "--reference",
         str(onnx),
         *map(str, paths),
     ]
-    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    measured = {row["bundle"]: row["relative_latency"] for row in json.loads(said)["rows"]}
     others = []
     if zoo.INDEX.exists():
         others = [b for b in json.loads(zoo.INDEX.read_text())["bundles"] if b["model"] != model]
