@@ -154,6 +154,23 @@ def test_gains_weigh_the_parts():
         7.5 * parts["box"] + 0.5 * parts["cls"] + 1.5 * parts["dfl"], rel=1e-5
     )
     assert min(parts.values()) > 0
+    more, _ = DetectionLoss(expression_gain=2.0)(_maps(), *face)
+    assert more.item() == pytest.approx(loss.item() + 2 * parts["exp"], rel=1e-5)
+
+
+def test_the_expression_loss_of_equal_logits_is_the_entropy_of_a_guess():
+    # With one face whose best overlap is near 1 the targets sum to more than 1, so the mean is exact.
+    boxes, scores = _maps()
+    with torch.no_grad():
+        for b in boxes:
+            b.view(1, 4, REG_MAX, *b.shape[2:])[:, :, 1] = 9.0  # every anchor reaches one stride to each side
+    face = (
+        torch.tensor([[[0.0, 0.0, 32.0, 32.0]]]),
+        torch.tensor([[[1.0, 0.0]]]),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
+    _, parts = DetectionLoss()((boxes, scores), *face)
+    assert 0 < parts["exp"] <= math.log(2) + 1e-5
 
 
 def test_a_few_steps_learn_one_face():
