@@ -30,7 +30,7 @@ SPEC = ModelSpec(
         for kind, channels in (("box", 4 * BINS), ("cls", len(LABELS)))
     ),
     preprocessing=Preprocessing(kind="letterbox", pad=0, max_scale=2.0),
-    decode=DetectionDecode(strides=STRIDES, bins=BINS, confidence=0.5, iou=0.5, max_faces=10),
+    decode=DetectionDecode(strides=STRIDES, bins=BINS, confidence=0.5, iou=0.1, max_faces=10),
     licence="Apache-2.0",
     provenance=("made in a test",),
 )
@@ -146,8 +146,8 @@ def write_pictures(folder: Path, count: int, seed: int, *, labelled: bool = True
 
 def frame() -> np.ndarray:
     """A fixed frame with a red square."""
-    image = np.full((48, 60, 3), 10, np.uint8)
-    image[8:32, 20:44] = (240, 20, 20)
+    image = np.full((SIDE, SIDE, 3), 10, np.uint8)
+    image[24:40, 16:32] = (240, 20, 20)
     return image
 
 

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed")
+
+import toys
+
+import edge_sdk as edge
+from edge_sdk import model as model_module
+from edge_sdk import zoo
+from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency, UnknownTarget
+from edge_sdk.model import snr_db
+from edge_sdk.target import available_targets, engine_of, find_target
+
+
+@pytest.fixture
+def toy(toy_bundle, toy_engine):
+    with edge.load(toy_bundle) as model:
+        yield model
+
+
+def test_a_loaded_model_finds_faces_and_says_who_did(toy):
+    found = toy(toys.frame())
+    assert found.labels == ("red",)
+    assert found.target == "onnxruntime-fp32"
+    assert found.times.total_ns > 0
+    assert (toy.info.name, toy.info.task, toy.info.input_size) == ("toy", "detection", (64, 64))
+    assert toy.info.gate.metrics["map50"].compiled == 0.9
+    assert "toy.edge" in toy.info.chosen
+
+
+def test_bgr_frames_are_seen_as_such(toy):
+    swapped = np.ascontiguousarray(toys.frame()[..., ::-1])
+    assert toy(swapped, color="bgr").labels == ("red",)
+    assert toy(swapped).labels == ()
+    with pytest.raises(InputError, match="color"):
+        toy(swapped, color="hsv")
+
+
+def test_a_result_outlives_the_next_frame(toy):
+    first = toy(toys.frame())
+    boxes = first.boxes.copy()
+    toy(np.zeros((480, 640, 3), np.uint8))
+    assert (first.boxes == boxes).all()
+
+
+def test_a_grey_frame_is_refused_and_the_model_goes_on(toy):
+    with pytest.raises(InputError, match="grey"):
+        toy(np.zeros((4, 4), np.uint8))
+    assert len(toy(toys.frame())) == 1
+
+
+def test_leaving_the_block_closes_the_engine(toy_bundle, toy_engine):
+    with edge.load(toy_bundle) as model:
+        pass
+    assert toy_engine.sessions[0].closed
+    with pytest.raises(InputError, match="closed"):
+        model(toys.frame())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda pixels: toys.engine(pixels[..., ::-1]),  # BGR in the place of RGB
+        lambda pixels: toys.engine(pixels[:, :, ::-1]),  # mirrored
+        lambda pixels: {n: np.zeros_like(v) for n, v in toys.engine(pixels).items()},
+        lambda pixels: {n: v * np.nan for n, v in toys.engine(pixels).items()},
+    ],
+)
+def test_a_device_that_answers_otherwise_fails_its_golden_vectors(toy_bundle, toy_engine, wrong):
+    toy_engine.answer = wrong
+    with pytest.raises(ChecksumMismatch, match="golden vectors fail here"):
+        edge.load(toy_bundle)
+    assert toy_engine.sessions[0].closed
+    edge.load(toy_bundle, verify=False).close()
+
+
+def test_rounding_like_another_processors_passes(toy_bundle, toy_engine):
+    rng = np.random.default_rng(0)
+    toy_engine.answer = lambda p: {n: v + rng.normal(0, 0.05, v.shape) for n, v in toys.engine(p).items()}
+    edge.load(toy_bundle).close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [({"target": "openvino"}, "openvino"), ({"precision": "int8"}, "int8"), ({"threads": 0}, "threads")],
+)
+def test_what_is_asked_for_is_required(toy_bundle, toy_engine, asked, match):
+    with pytest.raises(InputError, match=match):
+        edge.load(toy_bundle, **asked)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(InputError, match="fer-yolo99x") as caught:
+        edge.load("fer-yolo99x")
+    assert "fer-yolo11n" in caught.value.remedy
+
+
+def test_no_engine_at_all_is_named_with_the_commands(monkeypatch):
+    monkeypatch.setattr(model_module, "available_targets", lambda: ())
+    with pytest.raises(MissingDependency) as caught:
+        edge.load("fer-yolo11n")
+    assert "face-edge-sdk[onnxruntime]" in caught.value.remedy
+
+
+def test_a_zoo_name_takes_the_fastest_whose_engine_is_here(monkeypatch):
+    shipped = zoo.bundles("fer-yolo11n")
+    paces = [zoo.latency_here(b) for b in shipped]
+    assert paces == sorted(paces)
+    assert len(shipped) >= 3
+    monkeypatch.setattr(model_module, "available_targets", lambda: (shipped[-1].target,))
+    bundle, why = model_module._choose("fer-yolo11n", None, None)
+    assert bundle.manifest.target == shipped[-1].target
+    assert f"engine not installed for {shipped[0].target}" in why
+
+
+def test_a_bundle_that_is_not_the_indexed_one_is_refused(monkeypatch, toy_bundle):
+    fake = zoo.ZooBundle(str(toy_bundle), "fer-yolo11n", "onnxruntime", "fp32", "0" * 64, {})
+    monkeypatch.setattr(model_module.zoo, "bundles", lambda name: (fake,))
+    monkeypatch.setattr(model_module, "available_targets", lambda: ("onnxruntime",))
+    with pytest.raises(ChecksumMismatch, match="index"):
+        edge.load("fer-yolo11n")
+
+
+def test_only_listed_targets_are_found():
+    with pytest.raises(UnknownTarget, match="os"):
+        find_target("os")
+    with pytest.raises(UnknownTarget, match="toaster"):
+        engine_of("toaster")
+    assert engine_of("raspberry-pi-5") == "tflite"
+    assert engine_of("intel-cpu") == "openvino"
+    assert set(available_targets()) <= {"onnxruntime", "openvino", "tflite"}
+
+
+def test_snr():
+    ones = np.ones(4, np.float32)
+    assert snr_db(ones, ones) == float("inf")
+    assert snr_db(ones, ones * 1.1) == pytest.approx(20, abs=1e-3)
+    assert np.isnan(snr_db(ones, ones * np.nan))
