@@ -135,9 +135,10 @@ def _yolo_item(folder: Path, picture: Path, classes: int) -> LabelledPicture:
         raise InputError(
             f"cannot read {label_file}: {error}", remedy="write 'class cx cy w h' lines, or an empty file"
         ) from error
-    table = np.array(rows, np.float64).reshape(len(rows), -1)
-    if len(rows) and (
-        table.shape[1] != 5
+    well_formed = all(len(row) == 5 for row in rows)
+    table = np.array(rows if well_formed else [], np.float64).reshape(-1, 5)
+    if (
+        not well_formed
         or not np.isfinite(table).all()
         or (table[:, 0] != table[:, 0].astype(int)).any()
         or not ((table[:, 0] >= 0) & (table[:, 0] < classes)).all()
@@ -146,7 +147,6 @@ def _yolo_item(folder: Path, picture: Path, classes: int) -> LabelledPicture:
             f"{label_file} has a line that is not 'class cx cy w h' with a class below {classes}",
             remedy="mend the file",
         )
-    table = table.reshape(-1, 5)
     centre, half = table[:, 1:3], table[:, 3:5] / 2
     return LabelledPicture(
         picture, np.concatenate((centre - half, centre + half), 1), table[:, 0].astype(np.int64)
