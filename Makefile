@@ -40,7 +40,7 @@ check: $(DEV)/done
 	@$(DEV)/bin/ruff check .
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports
-	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --backport tomli edge_sdk targets benchmarks quantize
+	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --exclude tomllib edge_sdk targets benchmarks quantize
 
 test-pythons:
 	@bash tests/pythons.sh
