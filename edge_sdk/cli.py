@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("build", _build, "quantize, compile, gate and bundle a float network")
     sub.add_argument("model", metavar="MODEL", help="zoo name: whose spec the network follows")
-    sub.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="float network")
+    sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
     sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
     sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
     sub.add_argument("--recipe", default="int8", metavar="NAME", help="recipe or .toml file (default: int8)")
@@ -182,7 +182,7 @@ def _predict(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     with _progress() as stage, _stdout_is_ours():
         bundle = build(
-            args.onnx,
+            args.onnx or zoo.float_source(args.model),
             model=args.model,
             target=args.target,
             recipe=args.recipe,

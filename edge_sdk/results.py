@@ -54,8 +54,8 @@ class Detections:
     target: str = ""
 
     @classmethod
-    def empty(cls, names: tuple[str, ...]) -> Detections:
-        """No faces."""
+    def empty(cls, names: tuple[str, ...] = ()) -> Detections:
+        """No faces, of a model with these classes."""
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),

@@ -20,6 +20,7 @@ from edge_sdk.spec import ModelSpec, Precision
 NAMES = ("fer-yolo11n",)
 BUNDLES = Path(__file__).parent / "bundles"
 INDEX = BUNDLES / "index.json"
+SOURCES = Path(__file__).parents[2] / "training" / "weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,22 @@ def spec(name: str) -> ModelSpec:
         )
     found: ModelSpec = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
     return found
+
+
+def float_source(name: str) -> Path:
+    """The float ONNX file that a model's bundles are built from; a checkout has it, the wheel does not.
+
+    Raises:
+        InputError: no model of this name, or not a checkout.
+    """
+    spec(name)
+    path = SOURCES / f"{name}.onnx"
+    if not path.is_file():
+        raise InputError(
+            f"the float network of {name} is not installed with the wheel",
+            remedy="name it with --onnx, or work in a checkout of the repository",
+        )
+    return path
 
 
 def bundles(name: str) -> tuple[ZooBundle, ...]:

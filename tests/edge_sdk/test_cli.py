@@ -93,6 +93,23 @@ def test_bad_input_ends_in_two_lines_and_the_documented_code(
     fails(capsys, code, *[words.get(a, a) for a in arguments])
 
 
+def test_an_installed_wheel_says_where_the_float_network_is(capsys, monkeypatch, tmp_path):
+    from edge_sdk import zoo
+
+    monkeypatch.setattr(zoo, "SOURCES", tmp_path)
+    arguments = [
+        "build",
+        "fer-yolo11n",
+        "--target",
+        "onnxruntime",
+        "--evaluation",
+        tmp_path,
+        "-o",
+        tmp_path / "x.edge",
+    ]
+    assert "--onnx" in fails(capsys, 2, *arguments)
+
+
 def test_debug_adds_the_traceback(capsys, tmp_path):
     assert main(["inspect", str(tmp_path / "missing.edge"), "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

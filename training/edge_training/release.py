@@ -24,13 +24,12 @@ from edge_sdk.target import TARGETS, FloatModel
 from edge_sdk.tasks import DetectionTask
 from edge_training.data.unpack import unpack
 
-WEIGHTS = Path("training/weights")
-
 
 def release(model: str, data: Path, work: Path) -> list[Path]:
     """Build a model's bundles for every engine into the zoo; returns the files."""
     spec = zoo.spec(model)
-    source = FloatModel(spec, WEIGHTS / f"{model}.onnx", WEIGHTS / f"{model}.tflite")
+    onnx = zoo.float_source(model)
+    source = FloatModel(spec, onnx, onnx.with_suffix(".tflite"))
     for name in ("calibration", "public-test"):
         if not (work / name).exists():
             unpack(name, data, work / name)
@@ -111,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         paths = release(args.model, args.data, args.work)
-        write_index(args.model, paths, WEIGHTS / f"{args.model}.onnx")
+        write_index(args.model, paths, zoo.float_source(args.model))
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code
