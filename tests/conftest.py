@@ -1,10 +1,13 @@
 import importlib.util
+import json
+import sys
+import types
 
 import pytest
 import toys
 
 import edge_sdk.model
-from edge_sdk import target
+from edge_sdk import target, zoo
 
 
 @pytest.fixture
@@ -22,6 +25,36 @@ def toy_engine(monkeypatch):
     monkeypatch.setattr(target, "find_target", lambda name: fake)
     monkeypatch.setattr(edge_sdk.model, "find_target", lambda name: fake)
     return fake
+
+
+@pytest.fixture
+def toy_zoo(tmp_path, monkeypatch):
+    """A zoo that ships the toy three times; the returned function changes who is how fast."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    monkeypatch.setattr(zoo, "NAMES", ("toy",))
+    monkeypatch.setattr(zoo, "BUNDLES", folder)
+    monkeypatch.setattr(zoo, "INDEX", folder / "index.json")
+    monkeypatch.setitem(sys.modules, "edge_sdk.zoo.toy", types.SimpleNamespace(SPEC=toys.SPEC))
+
+    def ship(*rows):
+        bundles = []
+        for engine, precision, latency in rows:
+            recipe = toys.FP32 if precision == "fp32" else toys.INT8
+            bundle = toys.bundle(target=engine, recipe=recipe)
+            file = f"toy.{engine}-{precision}.edge"
+            bundle.write(folder / file)
+            entry = {"file": file, "model": "toy", "target": engine, "precision": precision}
+            bundles.append({**entry, "sha256": bundle.sha256, "relative_latency": latency})
+        zoo.INDEX.write_text(json.dumps({"bundles": bundles}))
+        return folder
+
+    ship(
+        ("onnxruntime", "fp32", {"x86_64": 1.0, "aarch64": 1.0}),
+        ("onnxruntime", "int8", {"x86_64": 0.5, "aarch64": 0.7}),
+        ("openvino", "int8", {"x86_64": 0.3}),
+    )
+    return ship
 
 
 @pytest.fixture(scope="session")

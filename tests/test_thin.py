@@ -22,6 +22,10 @@ HEAVY = {
     "cv2",
     "onnx",
     "nncf",
+    "ai_edge_quantizer",
+    "litert_torch",
+    "pycocotools",
+    "rich",
 }
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -84,10 +88,17 @@ def test_the_command_helps_where_only_numpy_is_installed(bare):
 
 
 @pytest.mark.slow
-def test_a_missing_package_is_named_with_the_command_that_installs_it(bare, tmp_path):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(bare, toy_bundle, tmp_path):
     picture = tmp_path / "x.png"
     picture.write_bytes(b"")
-    done = run(bare, "-m", "edge_sdk", "predict", "fer-yolo11n", "--source", str(picture))
+    done = run(bare, "-m", "edge_sdk", "predict", str(toy_bundle), "--source", str(picture))
     assert done.returncode == 3
     assert "pip install 'face-edge-sdk[" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_bundle_can_be_inspected_where_only_numpy_is_installed(bare, toy_bundle):
+    done = run(bare, "-m", "edge_sdk", "inspect", str(toy_bundle))
+    assert done.returncode == 0, done.stderr
+    assert "toy (detection)" in done.stdout

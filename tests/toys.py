@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
 from edge_sdk.spec import DetectionDecode, Gate, ModelSpec, Preprocessing, Recipe
-from edge_sdk.target import Artifact, SessionBase
+from edge_sdk.target import Artifact, LoadOptions, SessionBase
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.testing import FakeSession
 
@@ -35,6 +35,7 @@ SPEC = ModelSpec(
     provenance=("made in a test",),
 )
 FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"map50": 0.01}))
+INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05}))
 
 
 def weights(stride: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -173,6 +174,7 @@ class FakeTarget:
     def __init__(self, answer=engine) -> None:
         self.answer = answer
         self.loads = 0
+        self.options = LoadOptions()
         self.sessions: list[SessionBase] = []
 
     def compile(self, model, *, recipe, calibration):
@@ -180,6 +182,7 @@ class FakeTarget:
 
     def load(self, artifact, spec, *, options):
         self.loads += 1
+        self.options = options
         session = FakeSession(spec, answer=self.answer)
         self.sessions.append(session)
         return session

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -6,11 +8,8 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 import edge_sdk as edge
-from edge_sdk import model as model_module
-from edge_sdk import zoo
-from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency, UnknownTarget
+from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
 from edge_sdk.model import snr_db
-from edge_sdk.target import available_targets, engine_of, find_target
 
 
 @pytest.fixture
@@ -90,46 +89,42 @@ def test_what_is_asked_for_is_required(toy_bundle, toy_engine, asked, match):
         edge.load(toy_bundle, **asked)
 
 
+def test_closing_twice_is_fine(toy):
+    toy.close()
+    toy.close()
+
+
+def test_the_engine_gets_the_threads_that_were_asked_for(toy_bundle, toy_engine):
+    edge.load(toy_bundle, threads=3).close()
+    assert toy_engine.options.threads == 3
+
+
+def test_the_confidence_asked_for_counts(toy_bundle, toy_engine):
+    with edge.load(toy_bundle, confidence=0.9999) as model:
+        assert len(model(toys.frame())) == 0
+    with pytest.raises(InputError, match="confidence"):
+        edge.load(toy_bundle, confidence=2)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_bundle_of_an_engine_that_is_missing_names_the_command(tmp_path, monkeypatch, engine):
+    toys.bundle(target=engine).write(tmp_path / "x.edge")
+    monkeypatch.setitem(sys.modules, engine, None)
+    with pytest.raises(MissingDependency) as caught:
+        edge.load(tmp_path / "x.edge")
+    assert caught.value.remedy == f"pip install 'face-edge-sdk[{engine}]'"
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".edge", "nul\0", "nul\0.edge"])
+def test_a_name_that_no_file_can_have_is_an_input_error(name):
+    with pytest.raises(InputError):
+        edge.load(name)
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match="fer-yolo99x") as caught:
         edge.load("fer-yolo99x")
     assert "fer-yolo11n" in caught.value.remedy
-
-
-def test_no_engine_at_all_is_named_with_the_commands(monkeypatch):
-    monkeypatch.setattr(model_module, "available_targets", lambda: ())
-    with pytest.raises(MissingDependency) as caught:
-        edge.load("fer-yolo11n")
-    assert "face-edge-sdk[onnxruntime]" in caught.value.remedy
-
-
-def test_a_zoo_name_takes_the_fastest_whose_engine_is_here(monkeypatch):
-    shipped = zoo.bundles("fer-yolo11n")
-    paces = [zoo.latency_here(b) for b in shipped]
-    assert paces == sorted(paces)
-    assert len(shipped) >= 3
-    monkeypatch.setattr(model_module, "available_targets", lambda: (shipped[-1].target,))
-    bundle, why = model_module._choose("fer-yolo11n", None, None)
-    assert bundle.manifest.target == shipped[-1].target
-    assert f"engine not installed for {shipped[0].target}" in why
-
-
-def test_a_bundle_that_is_not_the_indexed_one_is_refused(monkeypatch, toy_bundle):
-    fake = zoo.ZooBundle(str(toy_bundle), "fer-yolo11n", "onnxruntime", "fp32", "0" * 64, {})
-    monkeypatch.setattr(model_module.zoo, "bundles", lambda name: (fake,))
-    monkeypatch.setattr(model_module, "available_targets", lambda: ("onnxruntime",))
-    with pytest.raises(ChecksumMismatch, match="index"):
-        edge.load("fer-yolo11n")
-
-
-def test_only_listed_targets_are_found():
-    with pytest.raises(UnknownTarget, match="os"):
-        find_target("os")
-    with pytest.raises(UnknownTarget, match="toaster"):
-        engine_of("toaster")
-    assert engine_of("raspberry-pi-5") == "tflite"
-    assert engine_of("intel-cpu") == "openvino"
-    assert set(available_targets()) <= {"onnxruntime", "openvino", "tflite"}
 
 
 def test_snr():

@@ -45,6 +45,18 @@ def test_a_full_frame_box_is_the_edge_of_the_crop(maker):
     assert (scene.image[y1:y2, x1:x2] != 114).any(axis=2).mean() > 0.8
 
 
+def test_a_sheet_shows_every_crop_in_its_own_ninth(maker):
+    scene = maker.sheet([0, 1, 2, 3, 4, 0, 1], 96 * 3, np.random.default_rng(3))
+    assert scene.boxes.shape == (7, 4)
+    assert scene.targets.argmax(1).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    ninths = (scene.boxes // 96).astype(int)
+    assert [(x, y) for x, y, _, _ in ninths.tolist()] == [(i % 3, i // 3) for i in range(7)]
+    covered = np.zeros(scene.image.shape[:2], bool)
+    for x1, y1, x2, y2 in scene.boxes.astype(int).tolist():
+        covered[y1:y2, x1:x2] = True
+    assert (scene.image[~covered] == 114).all()
+
+
 def test_scenes_depend_on_the_seed_alone(maker):
     a = maker.scene([0, 1], 192, np.random.default_rng(5))
     b = maker.scene([0, 1], 192, np.random.default_rng(5))

@@ -176,15 +176,14 @@ def _pixels(images: Tensor) -> Tensor:
 class DetectorOptions:
     """Keys of a ``kind = "detector"`` stage.
 
-    An epoch is ``crops`` full-frame pictures and ``scenes`` composed ones. Small canvases teach expressions cheaply; the
-    network is fully convolutional, and scenes at the deployed size teach it the rest.
+    An epoch is ``crops`` full-frame faces, nine on a sheet of the deployed size, and ``scenes`` composed pictures.
     """
 
     epochs: int
     crops: int
     scenes: int
-    crop_side: int = 96
-    crop_batch: int = 96
+    sheets: int = 8
+    """In a batch."""
     scene_sides: tuple[int, ...] | list[int] = (192, 256, 320)
     scene_pixels: int = 1_000_000
     """Pixels in a batch of scenes: the batch is smaller where the canvas is larger."""
@@ -211,7 +210,7 @@ class DetectorStage:
         self.options, self.data, self.seed = options, data, seed
         self.schedule = Schedule(
             options.epochs,
-            options.crop_batch,
+            options.sheets,
             options.lr,
             options.weight_decay,
             warmup_epochs=1.0,
@@ -307,7 +306,7 @@ class _DetectorBatches(Dataset[tuple[Tensor, ...]]):
         self.options, self.maker, self.key = options, maker, key
         rng = np.random.default_rng(key)
         self.rows = balanced_rows(labels, options.balance, rng)
-        plan: list[int] = [0] * (options.crops // options.crop_batch)  # 0: full-frame crops
+        plan: list[int] = [0] * (options.crops // (9 * options.sheets))  # 0: sheets of crops
         left = options.scenes
         while left > 0:
             side = int(rng.choice(options.scene_sides))
@@ -325,11 +324,14 @@ class _DetectorBatches(Dataset[tuple[Tensor, ...]]):
         rng = np.random.default_rng((*self.key, index))
         side = int(self.plan[index])
         if side == 0:
-            rows = rng.choice(self.rows, self.options.crop_batch)
-            scenes = [self.maker.full_frame(row, self.options.crop_side, rng, smallest=64) for row in rows]
+            scenes = [self._sheet(rng) for _ in range(self.options.sheets)]
         else:
             scenes = [self._scene(side, rng) for _ in range(self._scenes_at(side))]
         return collate(scenes)
+
+    def _sheet(self, rng: np.random.Generator) -> Scene:
+        rows = rng.choice(self.rows, int(rng.integers(5, 10))).tolist()
+        return self.maker.sheet(rows, self.options.input_side, rng)
 
     def _scene(self, side: int, rng: np.random.Generator) -> Scene:
         if rng.random() < 0.15:
