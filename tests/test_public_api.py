@@ -32,6 +32,16 @@ def test_the_drawn_tree_is_the_tree():
     assert drawn == actual
 
 
+def test_errors_that_python_has_a_word_for_are_that_too_and_the_tree_says_so():
+    for name, base in (
+        ("UnknownTarget", LookupError),
+        ("MissingDependency", ImportError),
+        ("InputError", ValueError),
+    ):
+        assert issubclass(getattr(errors, name), base)
+        assert re.search(rf"{name} +\({base.__name__}\)", errors.__doc__)
+
+
 def test_exit_codes_are_the_documented_ones():
     codes = {
         "GateFailed": 1,

@@ -271,4 +271,65 @@ def test_the_command_builds_evaluates_and_reports(pictures, toy_onnx, tmp_path, 
     assert report["data"]["items"] == 10
     assert {"map50", "map50_95", "precision", "recall", "f1", "accuracy"} == set(report["metrics"])
     assert np.array(report["confusion"]).shape == (2, 3)
+    assert main(["evaluate", out, "--data", data, "--json", "--limit", "30"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["items"] == 30
     assert main(["build", "toy", *common, "--recipe", "nothing"]) == 2
+
+
+def test_a_class_without_pictures_leaves_the_json_valid(pictures, built, tmp_path, capsys):
+    import json
+
+    from edge_sdk.cli import main
+
+    built(recipe="fp32")
+    reds = tmp_path / "reds" / "red"
+    reds.mkdir(parents=True)
+    for index in range(2):
+        write_image(reds / f"{index}.png", toys.frame())
+    assert main(["evaluate", str(tmp_path / "toy.edge"), "--data", str(reds.parent), "--json"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_a_gate_on_few_pictures_says_which_pictures(built, pictures, tmp_path):
+    bundle = built()
+    items = read_labelled(pictures / "evaluation", toys.LABELS)
+    assert bundle.manifest.gate.evaluation == digest([item.path for item in items])
+    calibration = calibration_set(pictures / "calibration", 256, DetectionTask(toys.SPEC))[1]
+    assert bundle.manifest.calibration == calibration
+    assert bundle.manifest.recipe == read_recipe("int8")
+    assert bundle.manifest.spec == toys.SPEC
+
+
+def test_the_golden_frame_shows_swapped_channels_a_mirror_and_a_shift():
+    frame = build_module.golden_frame()
+    assert frame.dtype == np.uint8
+    assert frame.shape == (180, 240, 3)
+    assert (frame == build_module.golden_frame()).all()
+    for other in (frame[..., ::-1], frame[:, ::-1], frame[::-1], np.roll(frame, 8, 1)):
+        assert (frame != other).any(axis=2).mean() > 0.5
+
+
+def test_a_graph_with_another_shape_is_named_by_tensor(built, tmp_path, toy_onnx):
+    import onnx
+
+    model = onnx.load(str(toy_onnx))
+    (cls8,) = [v for v in model.graph.output if v.name == "cls8"]
+    cls8.type.tensor_type.shape.dim[1].dim_param = "height"
+    onnx.save(model, str(tmp_path / "dynamic.onnx"))
+    with pytest.raises(InputError, match="'cls8'"):
+        built(onnx=tmp_path / "dynamic.onnx")
+
+
+def test_a_failed_gate_leaves_an_older_bundle_alone(built, pictures, toy_onnx, tmp_path, monkeypatch):
+    from edge_sdk.target import FloatModel
+
+    old = built(recipe="fp32")
+    reference = build_module.measure_reference(
+        FloatModel(toys.SPEC, toy_onnx), DetectionTask(toys.SPEC), pictures / "evaluation"
+    )
+    monkeypatch.setattr(build_module, "find_target", lambda name: Target(swapped_labels))
+    with pytest.raises(GateFailed):
+        built(reference=reference)
+    assert edge.Bundle.open(tmp_path / "toy.edge") == old
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.edge"]

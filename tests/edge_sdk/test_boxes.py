@@ -59,5 +59,21 @@ def test_equal_scores_keep_their_order(found):
     assert kept.tolist() == sorted(kept.tolist())
 
 
+@given(boxes(), st.floats(0.1, 0.9), st.randoms(use_true_random=False))
+def test_suppressing_what_is_left_changes_nothing(found, threshold, draw):
+    scores = np.array([draw.random() for _ in found], np.float32)
+    kept = nms(found, scores, iou_threshold=threshold, limit=100)
+    again = nms(found[kept], scores[kept], iou_threshold=threshold, limit=100)
+    assert again.tolist() == list(range(len(kept)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_limit_holds_for_any_number_of_boxes(count):
+    apart = np.array([[i * 10, 0, i * 10 + 5, 5] for i in range(count)], np.float32)
+    for limit in range(1, 7):
+        kept = nms(apart, np.ones(count, np.float32), iou_threshold=0.5, limit=limit)
+        assert kept.tolist() == list(range(min(limit, count)))
+
+
 def test_nothing_in_nothing_out():
     assert len(nms(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), iou_threshold=0.5, limit=5)) == 0

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +11,12 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
 
-from edge_sdk.cli import main
+from edge_sdk.cli import annotate, main
+from edge_sdk.errors import BundleError, LoadFailed, MissingDependency
 from edge_sdk.image import read_image, write_image
+from edge_sdk.results import Detections
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -62,6 +70,49 @@ def test_predict_saves_annotated_pictures_and_stops_at_the_limit(toy_bundle, toy
     assert (drawn != toys.frame()).any()
 
 
+def test_predict_names_the_frames_of_a_video(capsys, toy_bundle, toy_engine, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(3):
+        writer.write(np.ascontiguousarray(toys.frame()[..., ::-1]))
+    writer.release()
+    saved = tmp_path / "saved"
+    assert main(["predict", str(toy_bundle), "--source", str(tmp_path / "v.avi"), "--save", str(saved)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["v.avi#0", "v.avi#1", "v.avi#2"]
+    assert all("red" in line for line in lines)
+    assert sorted(p.name for p in saved.iterdir()) == ["v-000000.png", "v-000001.png", "v-000002.png"]
+
+
+def test_saving_never_overwrites_a_picture_of_the_user(toy_bundle, toy_engine, picture, tmp_path):
+    before = Path(picture).read_bytes()
+    main(["predict", str(toy_bundle), "--source", picture, "--save", str(tmp_path)])
+    assert Path(picture).read_bytes() == before
+
+
+def test_pictures_that_differ_in_their_suffix_are_saved_both(toy_bundle, toy_engine, tmp_path):
+    folder, saved = tmp_path / "pictures", tmp_path / "saved"
+    folder.mkdir()
+    for name in ("a.bmp", "a.png", "a.jpg"):
+        write_image(folder / name, toys.frame())
+    assert main(["predict", str(toy_bundle), "--source", str(folder), "--save", str(saved)]) == 0
+    assert len(list(saved.iterdir())) == 3
+
+
+def test_an_annotation_at_the_edge_stays_in_the_picture():
+    frame = toys.frame()
+    found = Detections(
+        boxes=np.array([[-3, -3, 70, 70], [60, 0, 64, 4]], np.float32),
+        scores=np.ones(2, np.float32),
+        class_ids=np.zeros(2, np.intp),
+        probs=np.ones((2, 1), np.float32),
+        names=("a very long label that is wider than the picture",),
+    )
+    before = frame.copy()
+    assert annotate(frame, found).shape == frame.shape
+    assert (frame == before).all()
+
+
 def test_predict_takes_a_confidence(capsys, toy_bundle, toy_engine, picture):
     assert main(["predict", str(toy_bundle), "--source", picture, "--conf", "0.9999"]) == 0
     assert "no face" in capsys.readouterr().out
@@ -84,6 +135,15 @@ def test_predict_takes_a_confidence(capsys, toy_bundle, toy_engine, picture):
         (2, ["bench", "BUNDLE", "--duration", "0"]),
         (2, ["bench", "BUNDLE", "--scenario", "race"]),
         (2, ["bench", "BUNDLE", "-o", "/nowhere/run.json"]),
+        (2, ["predict", "x" * 300, "--source", "PICTURE"]),
+        (3, ["predict", "BUNDLE", "--source", "x" * 300]),
+        (2, ["predict", "BUNDLE", "--source", "PICTURE", "--save", "PICTURE"]),
+        (
+            2,
+            ["build", "no-model", "--onnx", "x.onnx", "--target", "openvino", "--evaluation", "x", "-o", "y"],
+        ),
+        (2, ["build", "fer-yolo11n", "--onnx", "x", "--target", "toaster", "--evaluation", "x", "-o", "y"]),
+        (2, ["build", "fer-yolo11n", "--onnx", "x", "--target", "tflite", "--evaluation", "x", "-o", "x"]),
     ],
 )
 def test_bad_input_ends_in_two_lines_and_the_documented_code(
@@ -110,9 +170,70 @@ def test_an_installed_wheel_says_where_the_float_network_is(capsys, monkeypatch,
     assert "--onnx" in fails(capsys, 2, *arguments)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MissingDependency("no engine", remedy="pip install it"), LoadFailed("refused", remedy="build again")],
+)
+def test_what_the_environment_lacks_is_code_three(
+    capsys, toy_bundle, toy_engine, monkeypatch, picture, error
+):
+    def load(artifact, spec, options):
+        raise error
+
+    monkeypatch.setattr(toy_engine, "load", load)
+    assert error.message in fails(capsys, 3, "predict", toy_bundle, "--source", picture)
+
+
+def test_errors_are_for_people_and_json_for_programs(capsys, toy_bundle, toy_engine, picture):
+    assert main(["predict", str(toy_bundle), "--source", picture, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out)["target"] == "onnxruntime-fp32"
+    fails(capsys, 2, "predict", toy_bundle, "--source", picture, "--conf", "7", "--json")
+
+
+def test_an_interrupt_is_no_traceback(capsys, toy_bundle, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_sdk.cli.Bundle.open", interrupt)
+    assert main(["inspect", str(toy_bundle)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("arguments", [["inspect"], ["inspect", "--json"]])
+def test_a_reader_that_leaves_early_is_no_error(toy_bundle, arguments):
+    verb, *options = arguments
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "edge_sdk", verb, str(toy_bundle), *options]
+    done = subprocess.run(
+        command,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_debug_adds_the_traceback(capsys, tmp_path):
     assert main(["inspect", str(tmp_path / "missing.edge"), "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_text_of_a_bundle_cannot_steer_the_terminal(capsys, tmp_path):
+    path = tmp_path / "x.edge"
+    try:
+        toys.bundle(producer="\x1b[2J\x1b]0;title\x07\r\ud800").write(path)
+    except BundleError:
+        return  # refused where it is written: as good
+    code = main(["inspect", str(path)])
+    out, err = capsys.readouterr()
+    assert code in (0, 4)
+    assert "\x1b" not in out + err
 
 
 def test_inspect_shows_the_manifest(capsys, toy_bundle):
@@ -127,17 +248,12 @@ def test_inspect_shows_the_manifest(capsys, toy_bundle):
 def test_verify_passes_and_fails_with_one(capsys, toy_bundle, toy_engine):
     assert main(["verify", str(toy_bundle)]) == 0
     assert "pass on this device" in capsys.readouterr().out
+    assert main(["verify", str(toy_bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["golden"] == "pass"
     toy_engine.answer = lambda pixels: toys.engine(255 - pixels)
     fails(capsys, 1, "verify", toy_bundle)
-
-
-def test_zoo_lists_what_is_shipped(capsys):
-    assert main(["zoo"]) == 0
-    assert "fer-yolo11n" in capsys.readouterr().out
-    assert main(["zoo", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {r["target"] for r in rows} == {"onnxruntime", "openvino", "tflite"}
-    assert all(0 < r["relative_latency"] < 2 and r["gate"]["map50"] > 0.5 for r in rows)
+    assert main(["verify", str(toy_bundle), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["golden"] == "fail"
 
 
 def test_wrong_use_is_argparses_code_two(capsys):

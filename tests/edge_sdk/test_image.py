@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,6 +118,24 @@ def test_an_unreadable_picture_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.png"):
         read_image(path)
+
+
+def test_a_picture_that_claims_to_be_enormous_is_an_input_error(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(InputError, match=r"bomb\.png"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70_000), (70_000, 1), (2, 3)])
+def test_frames_of_extreme_shape_are_drawn(size):
+    canvas, t = Letterbox(side_x=64, side_y=64, pad=0, max_scale=2.0)(np.full((*size, 3), 9, np.uint8))
+    assert (canvas == 9).any()
+    assert t.to_frame(np.array([[0, 0, 64, 64]], np.float32)).tolist() == [[0, 0, size[1], size[0]]]
 
 
 def test_a_missing_picture_is_named(tmp_path):

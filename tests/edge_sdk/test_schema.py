@@ -1,5 +1,5 @@
-import dataclasses
 import json
+from dataclasses import dataclass
 
 import pytest
 import toys
@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk import zoo
-from edge_sdk.errors import ManifestInvalid
-from edge_sdk.schema import from_plain, to_plain
+from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.schema import from_plain, read_toml, to_plain
 from edge_sdk.spec import Gate, ModelSpec, Recipe
 
-names = st.text(min_size=1, max_size=12)
+names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
 recipes = st.builds(
     Recipe,
     name=names,
@@ -56,17 +56,50 @@ def test_only_an_integer_is_an_integer(value):
         from_plain(Recipe, {**to_plain(toys.FP32), "calibration_items": value}, "recipe")
 
 
+@dataclass(frozen=True)
+class Box:
+    size: float
+    items: tuple[int, ...] = ()
+    note: str | None = None
+
+
+def test_a_whole_number_is_a_float_and_comes_back_as_one():
+    assert isinstance(from_plain(Box, {"size": 2}, "box").size, float)
+
+
 @pytest.mark.parametrize(
-    ("field", "value", "match"),
-    [
-        ("labels", (), "labels"),
-        ("labels", ("red", "red"), "labels"),
-        ("outputs", toys.SPEC.outputs[:-1], "outputs"),
-        ("input", dataclasses.replace(toys.SPEC.input, dtype="float32"), "uint8"),
-        ("input", dataclasses.replace(toys.SPEC.input, shape=(2, 64, 64, 3)), "uint8"),
-        ("decode", dataclasses.replace(toys.SPEC.decode, bins=8), "outputs"),
-    ],
+    "value",
+    [float("nan"), float("inf"), -float("inf"), True, "1", None, [], 10**400],
+    ids=lambda v: str(v)[:9],
 )
-def test_a_spec_that_contradicts_itself_is_refused(field, value, match):
-    with pytest.raises(ManifestInvalid, match=match):
-        dataclasses.replace(toys.SPEC, **{field: value})
+def test_only_a_finite_number_is_a_float(value):
+    with pytest.raises(ManifestInvalid, match=r"box\.size"):
+        from_plain(Box, {"size": value}, "box")
+
+
+def test_a_key_with_a_default_may_be_left_out_and_none_stands_only_where_it_may():
+    assert from_plain(Box, {"size": 1, "note": None}, "box") == Box(1.0)
+    with pytest.raises(ManifestInvalid, match=r"box\.items"):
+        from_plain(Box, {"size": 1, "items": None}, "box")
+    with pytest.raises(ManifestInvalid, match=r"box\.items\[1\]"):
+        from_plain(Box, {"size": 1, "items": [1, None]}, "box")
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 1])
+def test_what_is_no_object_is_refused(value):
+    with pytest.raises(ManifestInvalid, match="box: expected an object"):
+        from_plain(Box, value, "box")
+
+
+def test_a_long_value_is_shortened_in_the_message():
+    with pytest.raises(ManifestInvalid) as caught:
+        from_plain(Box, {"size": "x" * 10_000}, "box")
+    assert len(caught.value.message) < 120
+
+
+@pytest.mark.parametrize("text", [None, b"\xff", b"a = ", b"a = 1\na = 2"])
+def test_toml_that_cannot_be_read_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / "x.toml").write_bytes(text)
+    with pytest.raises(InputError, match=r"x\.toml"):
+        read_toml(tmp_path / "x.toml")

@@ -1,18 +1,28 @@
 """Attempts on the reader: each must end in a typed error, and no engine may see a byte of a refused file."""
 
+import dataclasses
+import hashlib
 import io
 import json
 import random
+import re
+import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed")
+
 import toys
 
 import edge_sdk as edge
 from edge_sdk import bundle as format1
-from edge_sdk.bundle import Bundle
+from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import BundleError, ChecksumMismatch, ManifestInvalid
+from edge_sdk.target import Artifact
+from edge_sdk.tensors import TensorSpec
 
 
 @pytest.fixture(scope="module")
@@ -260,28 +270,278 @@ def pickled(value):
     return out.getvalue()
 
 
+def plain(array):
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def zipped():
+    out = io.BytesIO()
+    np.savez(out, x=np.zeros(1))
+    return out.getvalue()
+
+
+def headed(text, data=b""):
+    """An array file whose header is this text."""
+    header = text.encode() + b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+def shaped(shape, data=b""):
+    return headed(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}", data)
+
+
+@pytest.fixture
+def golden_refused(tmp_path, toy_engine):
+    """Assert that a whole, well-hashed bundle with this file in its golden case is refused, and the engine closed."""
+
+    def check(name, data, match=None):
+        good = toys.bundle()
+        entry = format1.FileEntry(len(data), hashlib.sha256(data).hexdigest())
+        manifest = dataclasses.replace(good.manifest, files={**good.manifest.files, name: entry})
+        path = tmp_path / "golden.edge"
+        Bundle(manifest, {**good.files, name: data}).write(path)
+        with pytest.raises(ManifestInvalid, match=match):
+            edge.load(path)
+        assert all(session.closed for session in toy_engine.sessions)
+
+    return check
+
+
 @pytest.mark.parametrize(
-    ("array", "match"),
+    "data",
     [
-        (pickled({"a": 1}), "plain array"),
-        (b"no array", "plain array"),
-        (b"", "plain array"),
-        (b"\x93NUMPY\x01\x00\xff\xff", "plain array"),
-        (None, "float64"),
+        pickled({"a": 1}),
+        b"no array",
+        b"",
+        b"PK\x03\x04",
+        zipped(),
+        b"\x93NUMPY\x01\x00\xff\xff",
+        headed("-" * 9000 + "1"),
+        headed("{'descr': {1: 2}, 'fortran_order': False, 'shape': (1,)}"),
+        headed("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"12345678"),
+        shaped("(5L, 5L, 3L)", bytes(75)),
+        shaped("(-1, 8, 8, 2)", bytes(128)),
     ],
+    ids=lambda data: repr(data[:24]),
 )
-def test_a_golden_array_that_is_not_plain_is_refused(tmp_path, toy_engine, array, match):
-    if array is None:
-        out = io.BytesIO()
-        np.save(out, np.zeros((1, 8, 8, 2)))
-        array = out.getvalue()
-    good = toys.bundle()
-    files = {**good.files, "golden/0/cls8.npy": array}
-    entry = format1.FileEntry(len(array), format1.hashlib.sha256(array).hexdigest())
-    fields = {f: getattr(good.manifest, f) for f in good.manifest.__dataclass_fields__}
-    manifest = format1.Manifest(**{**fields, "files": {**good.manifest.files, "golden/0/cls8.npy": entry}})
-    path = tmp_path / "golden.edge"
-    Bundle(manifest, files).write(path)
-    with pytest.raises(ManifestInvalid, match=match):
+def test_a_golden_array_that_is_not_plain_is_refused(golden_refused, data):
+    golden_refused("golden/0/cls8.npy", data, r"cls8\.npy")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((1, 8, 8, 2)),
+        np.zeros((1, 8, 8, 2), np.float32),
+        np.zeros((1, 8, 8, 3), np.float16),
+        np.zeros((8, 8, 2), np.float16),
+        np.zeros((1, 8, 8, 2), ">f2"),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_golden_outputs_of_another_shape_or_type_are_refused(golden_refused, array):
+    golden_refused("golden/0/cls8.npy", plain(array), "float")
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 5), (0, 5, 3), (5, 0, 3), (5, 5, 4), (1, 5, 5, 3), ()])
+def test_a_golden_frame_that_is_no_picture_is_refused(golden_refused, shape):
+    golden_refused("golden/0/frame.npy", plain(np.zeros(shape, np.uint8)), r"frame\.npy")
+
+
+@pytest.mark.parametrize(
+    "shape", ["(1099511627776, 1, 3)", "(60000, 60000, 3)", f"({2**62}, {2**62}, 3)", "(9,) * 99"]
+)
+def test_a_golden_frame_that_claims_to_be_enormous_takes_no_memory(golden_refused, shape):
+    golden_refused("golden/0/frame.npy", shaped(shape, b"few bytes"), r"frame\.npy")
+
+
+def test_bytes_after_a_golden_array_are_refused(golden_refused):
+    golden_refused("golden/0/frame.npy", plain(np.zeros((4, 4, 3), np.uint8)) + b"junk", r"frame\.npy")
+
+
+@pytest.mark.parametrize("cases", [2, 99, 10**9])
+def test_golden_cases_that_are_not_there_are_refused(tmp_path, whole, toy_engine, cases):
+    path = tmp_path / "x.edge"
+    path.write_bytes(with_manifest(whole, lambda m: m["golden"].update(cases=cases)))
+    with pytest.raises(ManifestInvalid, match="golden/1"):
         edge.load(path)
-    assert all(session.closed for session in toy_engine.sessions)
+
+
+@pytest.mark.parametrize("cases", [0, -1])
+def test_a_bundle_that_proves_nothing_is_refused(whole, refused, cases):
+    refused(with_manifest(whole, lambda m: m["golden"].update(cases=cases)), ManifestInvalid, "golden")
+
+
+def test_a_number_beyond_all_floats_is_refused(whole, refused):
+    refused(
+        with_manifest(whole, lambda m: m["golden"].update(min_snr_db=10**400)), ManifestInvalid, "min_snr_db"
+    )
+
+
+def test_outputs_that_are_not_the_specs_are_refused(whole, refused):
+    for outputs in ([], ["box8"], ["box8"] * 6, ["x", "box8", "box16", "cls16", "box32", "cls32"]):
+        refused(with_manifest(whole, lambda m, o=outputs: m.update(outputs=o)), ManifestInvalid, "outputs")
+
+
+def scaled(manifest, *, strides=(8, 16, 32), bins=4, side=64):
+    """Give the spec these numbers, and outputs that fit them."""
+    spec = manifest["spec"]
+    spec["decode"].update(strides=list(strides), bins=bins)
+    spec["input"]["shape"] = [1, side, side, 3]
+    spec["outputs"] = [
+        {"name": f"{kind}{s}", "shape": [1, side // s, side // s, n], "dtype": "float32", "layout": "NHWC"}
+        for s in strides
+        for kind, n in (("box", 4 * bins), ("cls", 2))
+    ]
+    manifest["outputs"] = [o["name"] for o in spec["outputs"]]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"side": 8 * 10**6}, {"side": -64}, {"bins": 10**12}, {"bins": 0}, {"strides": []}, {"strides": [-8]}],
+    ids=str,
+)
+def test_a_spec_that_asks_for_all_memory_or_none_is_refused(whole, refused, numbers):
+    refused(with_manifest(whole, lambda m: scaled(m, **numbers)), ManifestInvalid, "spec")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("preprocessing", {"pad": 300}),
+        ("preprocessing", {"pad": -1}),
+        ("preprocessing", {"max_scale": -1.0}),
+        ("decode", {"strides": [0, 16, 32]}),
+        ("decode", {"confidence": 7.0}),
+        ("decode", {"iou": 0.0}),
+        ("decode", {"max_faces": 0}),
+    ],
+    ids=str,
+)
+def test_a_spec_with_a_number_outside_its_range_is_refused(whole, refused, part, change):
+    refused(with_manifest(whole, lambda m: m["spec"][part].update(change)), ManifestInvalid, "spec")
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "\ud800", "\x00"], ids=ascii)
+@pytest.mark.parametrize("key", ["producer", "licence", "label"])
+def test_text_that_no_terminal_should_print_is_refused(whole, refused, key, text):
+    def change(manifest):
+        spec = manifest["spec"]
+        if key == "label":
+            spec["labels"][0] = text
+        else:
+            (spec if key in spec else manifest)[key] = text
+
+    refused(with_manifest(whole, change), ManifestInvalid, key)
+
+
+@pytest.mark.parametrize("sha", ["0" * 64, "", "x" * 64, None, "UPPER"])
+def test_another_hash_is_refused(whole, refused, sha):
+    def change(manifest):
+        entry = manifest["files"]["artifact/model.onnx"]
+        entry["sha256"] = entry["sha256"].upper() if sha == "UPPER" else sha
+
+    refused(with_manifest(whole, change))
+
+
+@pytest.mark.parametrize("size", [0, 2, 4, -1, 2**40])
+def test_another_size_is_refused(whole, refused, size):
+    refused(
+        with_manifest(whole, lambda m: m["files"]["artifact/model.onnx"].update(bytes=size)), ChecksumMismatch
+    )
+
+
+def test_nan_in_the_manifest_is_refused(whole, refused):
+    entries = members(whole)
+    for word in (b"NaN", b"Infinity", b"-Infinity", b"1e999"):
+        text = re.sub(rb'"min_snr_db": [0-9.]+', b'"min_snr_db": ' + word, entries[0][1])
+        assert word in text
+        refused(pack([("manifest.json", text), *entries[1:]]), ManifestInvalid, "min_snr_db")
+
+
+def test_a_repeated_key_deep_inside_is_refused(whole, refused):
+    entries = members(whole)
+    text = entries[0][1].replace(b'"bins": 4', b'"bins": 4,\n      "bins": 4')
+    assert text != entries[0][1]
+    refused(pack([("manifest.json", text), *entries[1:]]), ManifestInvalid, "twice")
+
+
+@pytest.mark.parametrize("field", [20, 24], ids=["compressed size", "size"])
+@pytest.mark.parametrize("claim", [0, 1, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_member_that_lies_about_its_size_is_refused(whole, refused, field, claim):
+    central = whole.rfind(b"PK\x01\x02")
+    refused(whole[: central + field] + claim.to_bytes(4, "little") + whole[central + field + 4 :])
+
+
+def test_members_that_share_their_bytes_do_not_multiply(tmp_path):
+    """Each of 60 members holds all that follow: a file of 1 MB that would fill 60."""
+    names = [*(b"artifact/%02d" % i for i in range(59)), b"manifest.json"]
+    body, table, starts = b"{}", [], []
+    for name in reversed(names):
+        crc, size = zlib.crc32(body).to_bytes(4, "little"), len(body).to_bytes(4, "little") * 2
+        fixed = bytes([20, 0]) + bytes(4) + b"\0\0\x21\0" + crc + size + len(name).to_bytes(2, "little")
+        body = b"PK\x03\x04" + fixed + bytes(2) + name + body
+        body += bytes(2**20) if name == b"manifest.json" else b""
+        starts.append(len(body))
+        table.append((fixed, name))
+    directory = b"".join(
+        b"PK\x01\x02" + bytes([20, 3]) + fixed + bytes(12) + (len(body) - start).to_bytes(4, "little") + name
+        for (fixed, name), start in zip(reversed(table), reversed(starts), strict=True)
+    )
+    count = len(names).to_bytes(2, "little")
+    end = len(directory).to_bytes(4, "little") + len(body).to_bytes(4, "little") + bytes(2)
+    path = tmp_path / "bomb.edge"
+    path.write_bytes(body + directory + b"PK\x05\x06" + bytes(4) + count * 2 + end)
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 60
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError):
+            Bundle.open(path)
+        assert tracemalloc.get_traced_memory()[1] < 5 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """As few bytes as a bundle can have, near enough."""
+    outputs = tuple(
+        TensorSpec(f"{kind}32", (1, 1, 1, channels), "float32", "NHWC")
+        for kind, channels in (("box", 8), ("cls", 1))
+    )
+    spec = dataclasses.replace(
+        toys.SPEC,
+        labels=("x",),
+        input=TensorSpec("pixels", (1, 32, 32, 3), "uint8", "NHWC"),
+        outputs=outputs,
+        decode=dataclasses.replace(toys.SPEC.decode, strides=(32,), bins=2),
+        provenance=(),
+    )
+    case = GoldenCase(np.zeros((1, 1, 3), np.uint8), {t.name: np.zeros(t.shape, np.float16) for t in outputs})
+    artifact = Artifact({"m": b"toy"}, tuple(t.name for t in outputs))
+    return toys.bundle(spec=spec, artifact=artifact, golden=(case,)).to_bytes()
+
+
+@pytest.mark.slow
+def test_every_single_byte_counts(tmp_path, tiny):
+    path = tmp_path / "x.edge"
+    path.write_bytes(tiny)
+    Bundle.open(path)
+    for place in range(len(tiny)):
+        data = bytearray(tiny)
+        data[place] ^= 1 << place % 8
+        path.write_bytes(data)
+        with pytest.raises(BundleError):
+            Bundle.open(path)
+
+
+@pytest.mark.slow
+def test_no_shorter_file_is_accepted(tmp_path, tiny):
+    path = tmp_path / "x.edge"
+    for length in range(0, len(tiny), 3):
+        path.write_bytes(tiny[:length])
+        with pytest.raises(BundleError):
+            Bundle.open(path)

@@ -1,0 +1,84 @@
+import pytest
+
+from edge_quantize.recipe import FOLDER, names, read_recipe
+from edge_sdk.errors import InputError
+
+GOOD = """
+name = "mine"
+precision = "int8"
+calibration_items = 64
+[gate.max_drop]
+map50 = 0.01
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_fp32_and_int8_come_with_the_sdk():
+    assert {"fp32", "int8"} <= set(names())
+    assert read_recipe("fp32").calibration_items == 0
+    assert read_recipe("int8").precision == "int8"
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_shipped_recipe_is_named_as_its_file_and_holds_both_metrics(name):
+    found = read_recipe(name)
+    assert found.name == name
+    assert found == read_recipe(FOLDER / f"{name}.toml")
+    assert set(found.gate.max_drop) == {"map50", "accuracy"}
+    assert all(0 < drop < 0.05 for drop in found.gate.max_drop.values())
+
+
+def test_a_recipe_of_ones_own(recipe):
+    assert read_recipe(recipe(GOOD)).gate.max_drop == {"map50": 0.01}
+    assert read_recipe(str(recipe(GOOD))).calibration_items == 64
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(InputError, match="int9") as caught:
+        read_recipe("int9")
+    assert "int8" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["../recipes/int8", "", "INT8"])
+def test_a_name_is_a_name_and_no_path(name):
+    with pytest.raises(InputError):
+        read_recipe(name)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.toml"):
+        read_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("[gate", "colour = 1\n[gate", "colour"),
+        ('precision = "int8"', "", "precision"),
+        ('"int8"', '"int4"', "precision"),
+        ("64", "true", "calibration_items"),
+        ("64", '"64"', "calibration_items"),
+        ("0.01", "nan", "map50"),
+        ("0.01", '"0.01"', "map50"),
+        ("map50 = 0.01", "maap50 = 0.01", "maap50"),  # a metric that nothing measures gates nothing
+        ("64", "-1", "calibration_items"),
+        ("64", "0", "calibration_items"),  # int8 without calibration
+        ('"int8"', '"fp32"', "calibration_items"),  # float with calibration: what would it be for?
+        ("0.01", "-0.01", "map50"),
+        ("0.01", "1.5", "map50"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_named_by_its_file_and_key(recipe, old, new, match):
+    assert old in GOOD
+    path = recipe(GOOD.replace(old, new))
+    with pytest.raises(InputError, match=rf"mine\.toml.*{match}"):
+        read_recipe(path)

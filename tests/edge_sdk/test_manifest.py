@@ -1,0 +1,100 @@
+"""Any manifest survives being written and read, and its bytes are the only way to write it."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cv2", reason="OpenCV is not installed")
+
+import toys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_sdk.bundle import DataDigest, FileEntry, GateMetric, GateResult, GoldenSpec, Manifest
+from edge_sdk.spec import DetectionDecode, Gate, ModelSpec, Preprocessing, Recipe
+from edge_sdk.tensors import TensorSpec
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
+
+texts = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
+shares = st.floats(0.01, 0.99)
+digests = st.builds(
+    DataDigest, items=st.integers(1, 10**6), sha256=st.text("0123456789abcdef", min_size=64, max_size=64)
+)
+members = st.builds(
+    "artifact/{}".format, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True, alphabet="aZ0._-")
+)
+
+
+@st.composite
+def specs(draw):
+    strides = tuple(sorted(draw(st.sets(st.sampled_from([8, 16, 32]), min_size=1))))
+    height, width = (32 * draw(st.integers(1, 20)) for _ in range(2))
+    bins, labels = draw(st.integers(2, 32)), tuple(draw(st.sets(texts, min_size=1, max_size=7)))
+    return ModelSpec(
+        name=draw(texts),
+        task="detection",
+        labels=labels,
+        input=TensorSpec(draw(texts), (1, height, width, 3), "uint8", "NHWC"),
+        outputs=tuple(
+            TensorSpec(f"{kind}{s}", (1, height // s, width // s, channels), "float32", "NHWC")
+            for s in strides
+            for kind, channels in (("box", 4 * bins), ("cls", len(labels)))
+        ),
+        preprocessing=Preprocessing("letterbox", draw(st.integers(0, 255)), draw(st.floats(0.1, 8))),
+        decode=DetectionDecode(strides, bins, draw(shares), draw(shares), draw(st.integers(1, 1000))),
+        licence=draw(texts),
+        provenance=tuple(draw(st.lists(texts, max_size=3))),
+    )
+
+
+@st.composite
+def manifests(draw):
+    spec, precision = draw(specs()), draw(st.sampled_from(["fp32", "int8"]))
+    metric = st.builds(GateMetric, shares, shares, shares)
+    names = st.sampled_from(["map50", "accuracy", "f1"])
+    return Manifest(
+        schema=1,
+        producer=draw(texts),
+        spec=spec,
+        recipe=Recipe(
+            draw(texts),
+            precision,
+            draw(st.integers(1, 1000)) if precision == "int8" else 0,
+            Gate(draw(st.dictionaries(names, shares))),
+        ),
+        target=draw(st.sampled_from(["onnxruntime", "openvino", "tflite"])),
+        outputs=tuple(draw(st.permutations([t.name for t in spec.outputs]))),
+        fingerprint=draw(st.dictionaries(texts, texts, max_size=2)),
+        calibration=draw(digests) if precision == "int8" else None,
+        gate=GateResult(draw(digests), draw(st.dictionaries(names, metric))),
+        golden=GoldenSpec(draw(st.integers(1, 5)), draw(st.floats(1, 100))),
+        files=draw(
+            st.dictionaries(members, st.builds(FileEntry, st.integers(0), st.just("0" * 64)), max_size=3)
+        ),
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(manifests())
+def test_a_manifest_survives_its_bytes(manifest):
+    data = manifest.to_bytes()
+    assert data.isascii()
+    assert Manifest.from_bytes(data) == manifest
+    assert Manifest.from_bytes(data).to_bytes() == data
+
+
+def test_the_order_in_which_a_table_was_filled_does_not_show():
+    turned = dataclasses.replace(
+        toys.bundle().manifest, files=dict(reversed(list(toys.bundle().manifest.files.items())))
+    )
+    assert turned.to_bytes() == toys.bundle().manifest.to_bytes()
+
+
+def test_every_key_of_the_normative_table_is_there_and_no_other():
+    manifest = json.loads(toys.bundle().manifest.to_bytes())
+    rows = re.findall(r"^\| `([a-z]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    assert sorted(manifest) == sorted(rows)
