@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
-from edge_sdk.image import Image
+from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact
@@ -91,6 +92,19 @@ class Manifest:
     gate: GateResult
     golden: GoldenSpec
     files: Mapping[str, FileEntry]
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest whose parts contradict each other (ManifestInvalid)."""
+        if self.golden.cases < 1:
+            raise ManifestInvalid(
+                f"manifest.golden.cases is {self.golden.cases}: nothing would prove the bundle on a device",
+                remedy="build it again",
+            )
+        if sorted(self.outputs) != sorted(t.name for t in self.spec.outputs):
+            raise ManifestInvalid(
+                f"manifest.outputs {list(self.outputs)} are not the spec's, each once",
+                remedy="build it again",
+            )
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, two spaces, ASCII, a final newline."""
@@ -204,10 +218,8 @@ class Bundle:
                     remedy="this is not a bundle of this SDK",
                 )
             data = path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"cannot read bundle {path}: {error.strerror}", remedy="check the path"
-            ) from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise InputError(f"cannot read bundle {path}: {error}", remedy="check the path") from error
         members = _read_archive(data, path)
         manifest_bytes = members.pop(MANIFEST)
         signature = members.pop(SIGNATURE, None)
@@ -288,13 +300,15 @@ class Bundle:
 
     def _array(self, name: str, shape: tuple[int, ...] | None, dtype: str) -> Any:
         try:
-            array = np.load(io.BytesIO(self.files[name]), allow_pickle=False)
+            array = _read_npy(self.files[name])
+            if shape is None:
+                check_image(array)
             if array.dtype == np.dtype(dtype) and shape in (None, array.shape):
                 return array
             problem = f"has {array.dtype} {array.shape}"
         except KeyError:
             problem = "is missing"
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # numpy evaluates a header's text, which can fail in any way
             problem = f"is not a plain array: {error}"
         raise ManifestInvalid(
             f"{name} {problem}, expected {dtype} {shape or '(height, width, 3)'}",
@@ -306,6 +320,18 @@ def _npy(array: Array) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return out.getvalue()
+
+
+def _read_npy(data: bytes) -> Array:
+    """The array of a format 1.0 file; a header that claims more or less than is there is refused, not allocated."""
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("not NumPy format 1.0")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    start = stream.tell()
+    if by_columns or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError(f"its header claims {dtype} {shape}, {len(data) - start} bytes follow")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -322,6 +348,9 @@ def _read_archive(data: bytes, path: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
+            # Stored members that share bytes would multiply: 64 of them over the same half gigabyte.
+            if sum(entry.file_size for entry in entries) > len(data):
+                raise ManifestInvalid(f"{path}: members claim more bytes than the file has", remedy=remedy)
             if len(entries) > MAX_FILES or len(set(names)) != len(names):
                 raise ManifestInvalid(
                     f"{path} has {len(names)} members, {len(set(names))} of them distinct; "

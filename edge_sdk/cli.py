@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import math
 import os
 import sys
 import traceback
@@ -20,10 +21,10 @@ from typing import Any
 
 from edge_sdk import zoo
 from edge_sdk.build import build
-from edge_sdk.bundle import SUFFIX, Bundle
+from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, opencv, write_image
-from edge_sdk.model import Model, load
+from edge_sdk.model import Model, load, names_a_file
 from edge_sdk.results import Detections
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
@@ -173,7 +174,7 @@ def _predict(args: argparse.Namespace) -> int:
             else:
                 print(f"{frame.name}: {_describe(found)}", flush=True)
             if args.save is not None:
-                write_image(args.save / _picture_name(frame.name), annotate(frame.image, found))
+                _save(args.save / _picture_name(frame.name), annotate(frame.image, found), Path(args.source))
             if args.limit is not None and frame.index + 1 >= args.limit:
                 break
     return 0
@@ -210,7 +211,8 @@ def _evaluate(args: argparse.Namespace) -> int:
                 raise InputError(
                     f"--limit must be at least 1, got {args.limit}", remedy="leave it out for all"
                 )
-            items = items[:: max(1, -(-len(items) // args.limit))]
+            count = min(args.limit, len(items))
+            items = [items[i * len(items) // count] for i in range(count)]
         with _progress() as stage:
             report = gate.examine(model.session, model.task, items, lambda d, t: stage("evaluate", d, t))
         digest = data.digest([item.path for item in items])
@@ -312,7 +314,7 @@ def _load(args: argparse.Namespace, confidence: float | None = None) -> Model:
 
 def _bundle_path(name: str) -> Path:
     """The file itself, or the fastest shipped bundle of a zoo model, installed engine or not."""
-    if name.endswith(SUFFIX) or Path(name).is_file():
+    if names_a_file(name):
         return Path(name)
     shipped = zoo.bundles(name)
     if not shipped:
@@ -375,7 +377,15 @@ def _picture_name(frame: str) -> str:
     stem, _, number = frame.partition("#")
     if number:
         return f"{Path(stem).stem}-{int(number):06d}.png"
-    return frame if Path(frame).suffix.lower() in {".png", ".jpg", ".jpeg"} else Path(frame).stem + ".png"
+    return frame if Path(frame).suffix.lower() in {".png", ".jpg", ".jpeg"} else frame + ".png"
+
+
+def _save(path: Path, picture: Image, source: Path) -> None:
+    """Write an annotated picture, never over the one it was made from."""
+    original = source / path.name if source.is_dir() else source
+    if path.exists() and original.exists() and path.samefile(original):
+        raise InputError(f"--save would overwrite {original}", remedy="name another folder")
+    write_image(path, picture)
 
 
 def _make_folder(folder: Path) -> None:
@@ -421,4 +431,13 @@ def _stdout_is_ours() -> Iterator[None]:
 def _print_json(value: Any) -> None:
     if dataclasses.is_dataclass(value):
         value = to_plain(value)
-    print(json.dumps(value, indent=2))
+    print(json.dumps(_without_nan(value), indent=2, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """A figure that could not be measured is null: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

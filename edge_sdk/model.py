@@ -143,7 +143,7 @@ def load(
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}", remedy="leave it out for automatic")
-    if str(model).endswith(SUFFIX) or Path(model).is_file():
+    if names_a_file(model):
         bundle, chosen = Bundle.open(model), f"the file {model}"
     else:
         bundle, chosen = _choose(str(model), target, precision)
@@ -182,6 +182,14 @@ def load(
     except BaseException:
         session.close()
         raise
+
+
+def names_a_file(model: str | Path) -> bool:
+    """Whether this is a bundle's path and no zoo name: by its suffix, or because such a file exists."""
+    try:
+        return str(model).endswith(SUFFIX) or Path(model).is_file()
+    except (OSError, ValueError):  # longer than a path may be, or not allowed to look
+        return False
 
 
 def _choose(name: str, target: str | None, precision: str | None) -> tuple[Bundle, str]:

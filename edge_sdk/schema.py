@@ -85,16 +85,23 @@ def _build(kind: Any, value: object, where: str) -> Any:
             _refuse(where, "a list", value)
         return tuple(_build(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        if not isinstance(value, Mapping) or not all(isinstance(k, str) and k.isprintable() for k in value):
             _refuse(where, "an object", value)
         return {k: _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        if not math.isfinite(number):
             _refuse(where, "a finite number", value)
-        return float(value)
+        return number
     # bool is an int to Python, but not to a reader of the manifest.
     if type(value) is not kind:
         _refuse(where, getattr(kind, "__name__", str(kind)), value)
+    # Text is shown to people: a terminal must not obey it, and an encoder must be able to write it.
+    if kind is str and not str(value).isprintable():
+        _refuse(where, "printable text on one line", value)
     return value
 
 

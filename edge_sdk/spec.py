@@ -11,6 +11,10 @@ from edge_sdk.tensors import TensorSpec
 
 Precision = Literal["fp32", "int8"]
 
+MAX_SIDE = 4096
+"""Pixels of a canvas's side: far above any detector's, and small enough that a hostile spec takes no memory."""
+MAX_BINS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -78,16 +82,41 @@ class ModelSpec:
         shape = self.input.shape
         if self.input.dtype != "uint8" or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             _contradiction(f"input {self.input.dtype} {shape} is not uint8 (1, height, width, 3)")
+        decode, pad = self.decode, self.preprocessing.pad
+        for name, value, low, high in (
+            ("input height", shape[1], 1, MAX_SIDE),
+            ("input width", shape[2], 1, MAX_SIDE),
+            *(("stride", stride, 1, min(shape[1:3])) for stride in decode.strides),
+            ("bins", decode.bins, 2, MAX_BINS),
+            ("max_faces", decode.max_faces, 1, 10_000),
+            ("pad", pad, 0, 255),
+        ):
+            if not low <= value <= high:
+                _contradiction(f"{name} is {value}, expected {low} to {high}")
+        for name, fraction, most in (
+            ("confidence", decode.confidence, 1.0),
+            ("iou", decode.iou, 1.0),
+            ("max_scale", self.preprocessing.max_scale, 100.0),
+        ):
+            if not 0 < fraction < most:
+                _contradiction(f"{name} is {fraction}, expected between 0 and {most:g}")
+        strides = decode.strides
+        if (
+            not strides
+            or len(set(strides)) != len(strides)
+            or any(n % s for s in strides for n in shape[1:3])
+        ):
+            _contradiction(f"strides {strides} are none, repeated, or do not divide the input {shape}")
         if not self.labels or len(set(self.labels)) != len(self.labels):
             _contradiction("labels are empty or not distinct")
         sizes = {
-            f"{kind}{s}": (1, shape[1] // s, shape[2] // s, channels)
-            for s in self.decode.strides
-            for kind, channels in (("box", 4 * self.decode.bins), ("cls", len(self.labels)))
+            f"{kind}{s}": ((1, shape[1] // s, shape[2] // s, channels), "float32")
+            for s in strides
+            for kind, channels in (("box", 4 * decode.bins), ("cls", len(self.labels)))
         }
-        found = {spec.name: spec.shape for spec in self.outputs}
-        if found != sizes:
-            _contradiction(f"outputs {found} do not fit strides, bins and labels: {sizes}")
+        found = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
+        if found != sizes or len(self.outputs) != len(sizes):
+            _contradiction(f"outputs {found} do not fit strides, bins and labels, each once: {sizes}")
 
 
 def _contradiction(problem: str) -> None:

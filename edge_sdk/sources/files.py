@@ -57,14 +57,18 @@ def open_source(where: str | Path) -> Source:
         SourceUnavailable: there is no such file, the folder has no pictures, or the suffix is unknown.
     """
     path = Path(where)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # longer than a path may be, or not allowed to look
+        raise SourceUnavailable(f"cannot open {path}: {error}", remedy="check the path") from error
+    if is_folder:
         paths = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
         if not paths:
             raise SourceUnavailable(
                 f"no pictures in folder {path}", remedy=f"put {', '.join(sorted(PICTURES))} files there"
             )
         return PictureSource(paths)
-    if not path.exists():
+    if not is_there:
         raise SourceUnavailable(f"no file or folder {path}", remedy="check the path")
     if path.suffix.lower() in VIDEOS:
         return VideoSource(path)

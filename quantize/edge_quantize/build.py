@@ -79,6 +79,8 @@ def build(
     """
     target = find_target(engine)
     settings = read_recipe(recipe)
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"no folder for {output}", remedy="make it first: nothing was built")
     model = _float_model(Path(onnx), None if tflite is None else Path(tflite), spec)
     check_graph(model)
     task = DetectionTask(spec)

@@ -48,7 +48,12 @@ def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", remedy="name a folder of labelled pictures")
     if (folder / "images").is_dir():
-        items = [_yolo_item(folder, p, len(labels)) for p in _pictures(folder / "images")]
+        pictures = _pictures(folder / "images")
+        items = [_yolo_item(folder, p, len(labels)) for p in pictures]
+        stems = {p.stem for p in pictures} | {"classes"}  # labelling tools leave a classes.txt
+        for file in sorted((folder / "labels").glob("*.txt")):
+            if file.stem not in stems:
+                raise InputError(f"{file} has no picture in {folder / 'images'}", remedy="add or remove one")
     else:
         items = _class_folders(folder, labels)
     if not items:
@@ -116,6 +121,8 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
     items = []
+    if stray := _pictures(folder):
+        raise InputError(f"{stray[0]} lies in no class folder", remedy=f"classes: {', '.join(labels)}")
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         if sub.name not in labels:
             raise InputError(
@@ -139,12 +146,13 @@ def _yolo_item(folder: Path, picture: Path, classes: int) -> LabelledPicture:
     table = np.array(rows if well_formed else [], np.float64).reshape(-1, 5)
     if (
         not well_formed
-        or not np.isfinite(table).all()
-        or (table[:, 0] != table[:, 0].astype(int)).any()
-        or not ((table[:, 0] >= 0) & (table[:, 0] < classes)).all()
+        or not np.isin(table[:, 0], range(classes)).all()
+        or not ((table[:, 1:] >= 0) & (table[:, 1:] <= 1)).all()
+        or not (table[:, 3:] > 0).all()
     ):
         raise InputError(
-            f"{label_file} has a line that is not 'class cx cy w h' with a class below {classes}",
+            f"{label_file} has a line that is not 'class cx cy w h' with a class below {classes} and "
+            "fractions of the picture",
             remedy="mend the file",
         )
     centre, half = table[:, 1:3], table[:, 3:5] / 2

@@ -75,9 +75,11 @@ def compare(
         metrics[name] = GateMetric(round(before, 6), round(after, 6), max_drop)
     failed = [n for n, m in metrics.items() if not m.reference - m.compiled <= m.max_drop]
     if failed:
+        # A class without faces in the set has no AP: NaN, which no order survives.
         drops = {
-            label: reference.per_class[label]["ap50"] - figures["ap50"]
+            label: drop
             for label, figures in compiled.per_class.items()
+            if np.isfinite(drop := reference.per_class[label]["ap50"] - figures["ap50"])
         }
         worst = sorted(drops, key=lambda label: -drops[label])[:3]
         shown = ", ".join(f"{n} {metrics[n].reference:.4f} -> {metrics[n].compiled:.4f}" for n in failed)

@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
 
+NAMES = ("map50", "map50_95", "precision", "recall", "f1", "accuracy")
 LOWEST_CONFIDENCE = 0.001
 SUPPRESSION_IOU = 0.7
 MAX_DETECTIONS = 100

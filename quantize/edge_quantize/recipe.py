@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_quantize.metrics import NAMES as METRICS
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.spec import Recipe
@@ -31,6 +32,24 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
             )
         path = FOLDER / f"{name_or_path}.toml"
     try:
-        return from_plain(Recipe, read_toml(path), path.name)
+        recipe = from_plain(Recipe, read_toml(path), path.name)
     except ManifestInvalid as error:
         raise InputError(error.message, remedy="mend the recipe") from error
+    problem = _problem(recipe)
+    if problem:
+        raise InputError(f"{path.name}: {problem}", remedy="mend the recipe")
+    return recipe
+
+
+def _problem(recipe: Recipe) -> str | None:
+    """What a recipe cannot mean: found here, not at the end of a long build."""
+    if recipe.calibration_items < 0 or (recipe.calibration_items == 0) != (recipe.precision == "fp32"):
+        return f"calibration_items is {recipe.calibration_items}; 0 for fp32, at least 1 for int8"
+    if not recipe.gate.max_drop:
+        return "gate.max_drop is empty: nothing ships without a gate"
+    for name, drop in recipe.gate.max_drop.items():
+        if name not in METRICS:
+            return f"nothing measures {name!r}; use {', '.join(METRICS)}"
+        if not 0 <= drop < 1:
+            return f"gate.max_drop.{name} is {drop}, expected a fraction from 0 on"
+    return None

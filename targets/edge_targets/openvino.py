@@ -85,7 +85,8 @@ class OpenVinoSession(SessionBase):
                 # The letterbox draws every frame on the same canvas: it is bound once, and nothing is copied.
                 writable = pixels if pixels.flags.writeable else pixels.copy()
                 self._request.set_tensor(self._entry, self._tensor(writable, shared_memory=True))
-                self._bound = pixels
+                # A copy is made of what cannot be shared, and must be made again for the next frame.
+                self._bound = pixels if writable is pixels else None
                 self._kept = writable
             self._request.start_async()
             self._request.wait()
