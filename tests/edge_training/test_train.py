@@ -31,7 +31,8 @@ class Stage:
     best_by = "score"
 
     def __init__(self, epochs=4, crash_after=None):
-        self.schedule = Schedule(epochs=epochs, batch=8, lr=0.01, warmup_epochs=1)
+        # No worker: forking a process that holds three engines and their threads crashes.
+        self.schedule = Schedule(epochs=epochs, batch=8, lr=0.01, warmup_epochs=1, workers=0)
         self.crash_after = crash_after
         self.validated = 0
 

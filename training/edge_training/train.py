@@ -41,6 +41,8 @@ class Schedule:
     warmup_epochs: float = 2.0
     ema: float = 0.999
     clip_norm: float = 10.0
+    workers: int = 1
+    """Processes that compose pictures beside the gradient steps: one leaves the cores to them; 0 forks none."""
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of one step."""
@@ -156,8 +158,9 @@ def _epoch(
     schedule = stage.schedule
     torch.manual_seed(epoch)  # dropout; the data draw from seeds of their own
     network.train()
-    # One worker: composing pictures overlaps with the gradient step without taking a second core from it.
-    loader = DataLoader(stage.batches(epoch), batch_size=None, num_workers=1, prefetch_factor=4)
+    workers = schedule.workers
+    ahead = 4 if workers else None
+    loader = DataLoader(stage.batches(epoch), batch_size=None, num_workers=workers, prefetch_factor=ahead)
     steps = len(loader)
     sums: dict[str, float] = {}
     quiet = not sys.stderr.isatty()
