@@ -42,4 +42,5 @@ def test_every_shipped_bundle_finds_the_smile(shipped):
         assert found.labels[0] == "happy"
         # Where a detector of another family sees this face.
         assert iou(found.boxes[:1], np.array([[179, 53, 268, 174]], np.float32))[0, 0] > 0.5
-        assert len(model(skimage_data.coffee())) == 0
+        for photograph in (skimage_data.chelsea(), skimage_data.rocket()):
+            assert len(model(photograph)) == 0
