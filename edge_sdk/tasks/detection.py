@@ -92,8 +92,10 @@ class DetectionTask:
             logits, sides, cells = found[0]
         else:
             logits, sides, cells = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        order = (-np.maximum.reduce(logits, axis=1)).argsort(kind="stable")[:MAX_CANDIDATES]
-        return self._decode(sides[order], cells[order]), logits[order]
+        if len(logits) > 1:
+            order = (-np.maximum.reduce(logits, axis=1)).argsort(kind="stable")[:MAX_CANDIDATES]
+            logits, sides, cells = logits[order], sides[order], cells[order]
+        return self._decode(sides, cells), logits
 
     # After an inference caches are cold, and every distinct numpy path that is touched costs microseconds: hence the
     # ufuncs called directly where a method would do.
@@ -102,9 +104,10 @@ class DetectionTask:
         """Class logits (n, classes), side logits (n, 4, bins) and cells (n, 3) of one level, or None."""
         classes = len(self.spec.labels)
         logits = tensors[level.cls].reshape(-1)
-        hits = (logits >= floor).nonzero()[0]
-        if not len(hits):
+        # One pass of SIMD tells that a level is empty, as two of three are for a single face.
+        if not np.maximum.reduce(logits) >= floor:
             return None
+        hits = (logits >= floor).nonzero()[0]
         # Hits come in order, so those of the same cell are neighbours here.
         hits //= classes
         first = np.empty(len(hits), bool)
