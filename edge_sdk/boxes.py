@@ -48,8 +48,7 @@ def nms(
     sides -= corner
     np.maximum(sides, 0, out=sides)
     shared = sides[..., 0] * sides[..., 1]
-    own = boxes[:, 2:] - boxes[:, :2]
-    areas = own[:, 0] * own[:, 1]
+    areas = area(boxes)
     # shared / union > threshold, without the division.
     worse = shared > iou_threshold * (areas[:, None] + areas - shared)
     dead = np.zeros(len(order), dtype=bool)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import CompileFailed, EdgeError, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
     INFER_REMEDY,
@@ -21,6 +20,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.threads import thread_count
+from edge_targets.vendor import vendor_errors
 
 _MODEL = "model.onnx"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
@@ -37,16 +37,6 @@ def _import() -> Any:
     return onnxruntime
 
 
-@contextmanager
-def _errors(cls: type[EdgeError], what: str, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgeError:
-        raise
-    except Exception as error:  # vendor exceptions share no base class
-        raise cls(f"onnxruntime: {what}: {error}", remedy=remedy) from error
-
-
 class OnnxRuntimeSession(SessionBase):
     """One frame after another through onnxruntime's CPU provider."""
 
@@ -59,7 +49,9 @@ class OnnxRuntimeSession(SessionBase):
         # Threads that spin between frames starve the camera and the other engines of a small board.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.log_severity_level = 3
-        with _errors(LoadFailed, "the artifact was refused", "build the bundle again for this version"):
+        with vendor_errors(
+            "onnxruntime", LoadFailed, "the artifact was refused", "build the bundle again for this version"
+        ):
             session = ort.InferenceSession(
                 artifact.files[_MODEL], settings, providers=["CPUExecutionProvider"]
             )
@@ -99,7 +91,9 @@ class OnnxRuntime:
         """
         data = model.onnx.read_bytes()
         if recipe.precision == "int8":
-            with _errors(CompileFailed, "quantization failed", "check the graph with onnx.checker"):
+            with vendor_errors(
+                "onnxruntime", CompileFailed, "quantization failed", "check the graph with onnx.checker"
+            ):
                 data = _quantize(model, calibration)
         return Artifact(
             files={_MODEL: data},

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import CompileFailed, EdgeError, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
     INFER_REMEDY,
@@ -22,6 +21,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.threads import thread_count
+from edge_targets.vendor import vendor_errors
 
 _XML, _BIN = "model.xml", "model.bin"
 _DTYPES = {"u8": "uint8", "f32": "float32"}
@@ -38,16 +38,6 @@ def _import() -> Any:
     return openvino
 
 
-@contextmanager
-def _errors(cls: type[EdgeError], what: str, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgeError:
-        raise
-    except Exception as error:  # vendor exceptions share no base class
-        raise cls(f"openvino: {what}: {error}", remedy=remedy) from error
-
-
 class OpenVinoSession(SessionBase):
     """One frame after another through a single infer request on the CPU."""
 
@@ -60,7 +50,9 @@ class OpenVinoSession(SessionBase):
             # The default silently computes float layers in bf16 where the processor can: not what was gated.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        with _errors(LoadFailed, "the artifact was refused", "build the bundle again for this version"):
+        with vendor_errors(
+            "openvino", LoadFailed, "the artifact was refused", "build the bundle again for this version"
+        ):
             core = ov.Core()
             model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
             compiled = core.compile_model(model, "CPU", config)
@@ -109,7 +101,9 @@ class OpenVino:
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations)."""
         ov = _import()
-        with _errors(CompileFailed, "conversion failed", "check the graph with onnx.checker"):
+        with vendor_errors(
+            "openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"
+        ):
             network = ov.convert_model(str(model.onnx))
             if recipe.precision == "int8":
                 network = _quantize(network, model.spec, calibration)

@@ -6,14 +6,13 @@ The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_sdk.errors import CompileFailed, EdgeError, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
     INFER_REMEDY,
@@ -26,6 +25,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.threads import thread_count
+from edge_targets.vendor import vendor_errors
 
 _MODEL = "model.tflite"
 _SIGNATURE = "serving_default"
@@ -45,23 +45,15 @@ def _import() -> Any:
     )
 
 
-@contextmanager
-def _errors(cls: type[EdgeError], what: str, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except EdgeError:
-        raise
-    except Exception as error:  # vendor exceptions share no base class
-        raise cls(f"tflite: {what}: {error}", remedy=remedy) from error
-
-
 class TfliteSession(SessionBase):
     """One frame after another through an interpreter with XNNPACK."""
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
         module = _import()
         self.input, self.outputs = spec.input, spec.outputs
-        with _errors(LoadFailed, "the artifact was refused", "build the bundle again for this version"):
+        with vendor_errors(
+            "tflite", LoadFailed, "the artifact was refused", "build the bundle again for this version"
+        ):
             interpreter = module.Interpreter(
                 model_content=artifact.files[_MODEL], num_threads=thread_count(options)
             )
@@ -111,7 +103,7 @@ class Tflite:
             )
         data = model.tflite.read_bytes()
         if recipe.precision == "int8":
-            with _errors(CompileFailed, "quantization failed", "check the float .tflite"):
+            with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
                 data = _quantize(model.tflite, calibration)
         return Artifact(
             files={_MODEL: data},

@@ -32,7 +32,7 @@ class Stage:
 
     def __init__(self, epochs=4, crash_after=None):
         # No worker: forking a process that holds three engines and their threads crashes.
-        self.schedule = Schedule(epochs=epochs, batch=8, lr=0.01, warmup_epochs=1, workers=0)
+        self.schedule = Schedule(epochs=epochs, lr=0.01, warmup_epochs=1, workers=0)
         self.crash_after = crash_after
         self.validated = 0
 

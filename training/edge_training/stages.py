@@ -81,7 +81,7 @@ class ClassifierStage:
 
     def __init__(self, options: ClassifierOptions, data: fer2013.Fer2013, seed: int) -> None:
         self.options, self.data, self.seed = options, data, seed
-        self.schedule = Schedule(options.epochs, options.batch, options.lr, weight_decay=options.weight_decay)
+        self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
         torch.manual_seed(self.seed)
@@ -109,7 +109,10 @@ class ClassifierStage:
         device = next(network.parameters()).device
         predicted = []
         for start in range(0, len(faces), 256):
-            crops = [_three(_resize(f, self.options.side)) for f in faces.images[start : start + 256]]
+            crops = [
+                augment.three_channels(_resize(f, self.options.side))
+                for f in faces.images[start : start + 256]
+            ]
             logits = network(_pixels(torch.from_numpy(np.stack(crops)).to(device)))
             predicted.append(logits.argmax(1).cpu().numpy())
         answer = np.concatenate(predicted)
@@ -140,7 +143,7 @@ class _ClassifierBatches(Dataset[tuple[Tensor, ...]]):
             image = augment.blur_or_shrink(image, rng)
         if rng.random() < 0.4:
             image = augment.erase(image, rng)
-        return augment.colourise(image, rng) if rng.random() < 0.3 else _three(image)
+        return augment.colourise(image, rng) if rng.random() < 0.3 else augment.three_channels(image)
 
 
 def balanced_rows(
@@ -161,10 +164,6 @@ def balanced_rows(
 
 def _resize(image: augment.Image, side: int) -> augment.Image:
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-
-
-def _three(grey: augment.Image) -> augment.Image:
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _pixels(images: Tensor) -> Tensor:
@@ -210,7 +209,6 @@ class DetectorStage:
         self.options, self.data, self.seed = options, data, seed
         self.schedule = Schedule(
             options.epochs,
-            options.sheets,
             options.lr,
             options.weight_decay,
             warmup_epochs=1.0,
@@ -270,7 +268,7 @@ class DetectorStage:
         for start in range(0, len(faces), 32):
             pictures = []
             for face in faces.images[start : start + 32]:
-                canvas, place = box(_three(face))
+                canvas, place = box(augment.three_channels(face))
                 pictures.append(canvas[0].copy())
             true = torch.from_numpy(place.to_canvas(np.array([[0, 0, 48, 48]], np.float32)))
             with torch.autocast(device.type, torch.bfloat16):
@@ -357,7 +355,10 @@ def collate(scenes: list[Scene]) -> tuple[Tensor, ...]:
 def _expressions(teacher: nn.Module, crops: list[augment.Image]) -> npt.NDArray[np.float32]:
     """(N, 7) the teacher's distribution for each crop, seen grey, as it was taught."""
     teacher.eval()
-    grey = [_three(cv2.cvtColor(_resize(c, 64), cv2.COLOR_RGB2GRAY).astype(np.uint8)) for c in crops]
+    grey = [
+        augment.three_channels(cv2.cvtColor(_resize(c, 64), cv2.COLOR_RGB2GRAY).astype(np.uint8))
+        for c in crops
+    ]
     logits = [
         teacher(_pixels(torch.from_numpy(np.stack(grey[i : i + 256])))) for i in range(0, len(grey), 256)
     ]

@@ -35,7 +35,6 @@ class Schedule:
     """How long and how fast: AdamW, linear warm-up, cosine decay, weights averaged over steps (EMA)."""
 
     epochs: int
-    batch: int
     lr: float
     weight_decay: float = 0.05
     warmup_epochs: float = 2.0

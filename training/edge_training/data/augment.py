@@ -83,3 +83,8 @@ def colourise(grey: Image, rng: np.random.Generator) -> Image:
     table = (levels[:, None] ** gammas * gains).clip(0, 1) * 255
     coloured: Image = table.astype(np.uint8)[grey]
     return coloured
+
+
+def three_channels(grey: Image) -> Image:
+    """(H, W) grey to (H, W, 3), the same value in each channel."""
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
-from edge_sdk.image import Image, read_image, write_image
-from edge_training.data import fer2013
+from edge_sdk.image import read_image, write_image
+from edge_training.data import augment, fer2013
 from edge_training.data.portraits import HELD_OUT_EVERY, portrait_files, read_backgrounds
 from edge_training.data.scenes import SceneMaker
 
@@ -49,7 +49,7 @@ def unpack(name: str, data: Path, output: Path, *, without_duplicates: bool = Fa
         (output / label).mkdir(parents=True)
     for row in tqdm(rows.tolist(), desc=name, disable=not sys.stderr.isatty()):
         label = fer2013.LABELS[faces.labels[row]]
-        write_image(output / label / f"{row:05d}.png", _three(faces.images[row]))
+        write_image(output / label / f"{row:05d}.png", augment.three_channels(faces.images[row]))
     return len(rows)
 
 
@@ -65,7 +65,7 @@ def _calibration(faces: fer2013.Faces, data: Path, output: Path) -> int:
         if index % 3 == 0:
             picture = read_image(portraits[index])
         elif index % 3 == 1:
-            picture = _three(faces.images[rows[index]])
+            picture = augment.three_channels(faces.images[rows[index]])
         else:
             picture = maker.scene(rows[-8 * index - 8 : -8 * index - 8 + index % 7].tolist(), 320, rng).image
         write_image(output / f"{index:04d}.png", picture)
@@ -88,10 +88,6 @@ def _scenes(faces: fer2013.Faces, data: Path, output: Path) -> int:
             lines.append(f"{int(target.argmax())} " + " ".join(f"{v:.6f}" for v in box))
         (output / "labels" / f"{index:04d}.txt").write_text("\n".join(lines) + "\n")
     return SCENES
-
-
-def _three(grey: Image) -> Image:
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def main(argv: list[str] | None = None) -> int:
