@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 Boxes = npt.NDArray[np.float32]
 
+FEW = 16
+"""Up to so many boxes, plain Python beats twenty calls of numpy."""
+
 
 def area(boxes: Boxes) -> npt.NDArray[np.float32]:
     """(N,) areas; a box whose corners are swapped has area 0."""
@@ -40,9 +43,9 @@ def nms(
     Returns:
         Indices of the kept boxes, best first. Equal scores keep their order.
     """
+    if len(boxes) <= FEW:
+        return np.asarray(_greedy(boxes.tolist(), scores.tolist(), iou_threshold, limit), dtype=np.intp)
     order = (-scores).argsort(kind="stable")
-    if len(order) < 2:
-        return order[:limit]
     corner = np.maximum(boxes[:, None, :2], boxes[:, :2])
     sides = np.minimum(boxes[:, None, 2:], boxes[:, 2:])
     sides -= corner
@@ -60,3 +63,24 @@ def nms(
                 break
             dead |= worse[index]
     return np.asarray(kept, dtype=np.intp)
+
+
+def _greedy(boxes: list[list[float]], scores: list[float], threshold: float, limit: int) -> list[int]:
+    """The same in plain floats: for the handful of cells around one face it takes a third of the time."""
+    kept: list[int] = []
+    better: list[tuple[float, float, float, float, float]] = []
+    for index in sorted(range(len(scores)), key=scores.__getitem__, reverse=True):
+        x1, y1, x2, y2 = boxes[index]
+        size = (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
+        for u1, v1, u2, v2, its_size in better:
+            width = (x2 if x2 < u2 else u2) - (x1 if x1 > u1 else u1)
+            height = (y2 if y2 < v2 else v2) - (y1 if y1 > v1 else v1)
+            shared = width * height if width > 0 and height > 0 else 0.0
+            if shared > threshold * (size + its_size - shared):
+                break
+        else:
+            kept.append(index)
+            if len(kept) == limit:
+                break
+            better.append((x1, y1, x2, y2, size))
+    return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edge_sdk.timing import StageTimes
 
+NO_TIMES = StageTimes()
 Rows = slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | list[int]
 
 
@@ -50,7 +51,7 @@ class Detections:
     class_ids: npt.NDArray[np.intp]
     probs: npt.NDArray[np.float32]
     names: tuple[str, ...]
-    times: StageTimes = field(default_factory=StageTimes)
+    times: StageTimes = NO_TIMES
     target: str = ""
 
     @classmethod

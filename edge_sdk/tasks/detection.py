@@ -63,7 +63,9 @@ class DetectionTask:
         self._levels = tuple(
             _Level(f"box{s}", f"cls{s}", _cells(height // s, width // s, s)) for s in spec.decode.strides
         )
-        self._bins = np.arange(spec.decode.bins, dtype=np.float32)
+        self._bins = spec.decode.bins
+        # (bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights.
+        self._moments = np.stack((np.arange(self._bins), np.ones(self._bins)), axis=1).astype(np.float32)
 
     def preprocess(self, image: Image, color: Color = "rgb") -> tuple[Array, LetterboxTransform]:
         """Letterbox a frame.
@@ -77,28 +79,30 @@ class DetectionTask:
         """
         return self._letterbox(image, color)
 
-    def candidates(self, tensors: Tensors, confidence: float) -> tuple[Boxes, Floats]:
-        """Cells with at least one class score of ``confidence``, decoded, best first, at most ``MAX_CANDIDATES``.
+    def candidates(self, tensors: Tensors, confidence: float) -> tuple[Boxes, Floats, Floats]:
+        """Cells with at least one class score of ``confidence``, decoded; the ``MAX_CANDIDATES`` best if there are more.
 
         Returns:
-            (N, 4) boxes in canvas pixels and (N, classes) class logits.
+            (N, 4) boxes in canvas pixels, (N, classes) class logits, and (N,) the greatest logit of each.
         """
         # score >= confidence is logit >= this: no sigmoid over the grid.
         floor = math.log(confidence / (1 - confidence))
         found = [part for level in self._levels if (part := self._survivors(level, tensors, floor))]
         if not found:
-            return np.zeros((0, 4), np.float32), np.zeros((0, len(self.spec.labels)), np.float32)
+            none = np.zeros((0, len(self.spec.labels)), np.float32)
+            return np.zeros((0, 4), np.float32), none, np.zeros(0, np.float32)
         if len(found) == 1:
             logits, sides, cells = found[0]
         else:
             logits, sides, cells = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        if len(logits) > 1:
-            order = (-np.maximum.reduce(logits, axis=1)).argsort(kind="stable")[:MAX_CANDIDATES]
-            logits, sides, cells = logits[order], sides[order], cells[order]
-        return self._decode(sides, cells), logits
+        best = np.maximum.reduce(logits, axis=1)
+        if len(best) > MAX_CANDIDATES:
+            chosen = (-best).argsort(kind="stable")[:MAX_CANDIDATES]
+            best, logits, sides, cells = best[chosen], logits[chosen], sides[chosen], cells[chosen]
+        return self._decode(sides, cells), logits, best
 
     # After an inference caches are cold, and every distinct numpy path that is touched costs microseconds: hence the
-    # ufuncs called directly where a method would do.
+    # ufuncs called directly where a method would do, and as few of them as will do.
 
     def _survivors(self, level: _Level, tensors: Tensors, floor: float) -> tuple[Floats, ...] | None:
         """Class logits (n, classes), side logits (n, 4, bins) and cells (n, 3) of one level, or None."""
@@ -114,15 +118,15 @@ class DetectionTask:
         first[0] = True
         np.not_equal(hits[1:], hits[:-1], out=first[1:])
         rows = hits[first]
-        sides = tensors[level.box].reshape(-1, 4, len(self._bins))
-        return logits.reshape(-1, classes)[rows], sides[rows], level.cells[rows]
+        sides = tensors[level.box].reshape(-1, 4, self._bins)
+        return logits.reshape(-1, classes).take(rows, 0), sides.take(rows, 0), level.cells.take(rows, 0)
 
     def _decode(self, sides: Floats, cells: Floats) -> Boxes:
         """Sides as the expectation over their bins (arXiv 2006.04388), then corners."""
         sides -= np.maximum.reduce(sides, axis=2, keepdims=True)
         np.exp(sides, out=sides)
-        distances = sides @ self._bins
-        distances /= np.add.reduce(sides, axis=2)
+        sums = sides @ self._moments
+        distances = sums[..., 0] / sums[..., 1]
         distances *= cells[:, 2:]
         boxes = np.empty((len(cells), 4), np.float32)
         np.subtract(cells[:, :2], distances[:, :2], out=boxes[:, :2])
@@ -131,16 +135,15 @@ class DetectionTask:
 
     def postprocess(self, tensors: Tensors, transform: LetterboxTransform) -> Detections:
         """Head maps to faces in frame pixels; one expression a face, so suppression ignores classes."""
-        boxes, logits = self.candidates(tensors, self.confidence)
+        boxes, logits, best = self.candidates(tensors, self.confidence)
         if not len(boxes):
             return Detections.empty(self.spec.labels)
         # Logits rank as scores do: only what is kept needs the sigmoid.
-        best = np.maximum.reduce(logits, axis=1)
         kept = nms(boxes, best, iou_threshold=self.iou, limit=self.spec.decode.max_faces)
-        each = sigmoid(logits[kept])
+        each = sigmoid(logits.take(kept, 0))
         total: Floats = np.add.reduce(each, axis=1, keepdims=True)
         return Detections(
-            boxes=transform.to_frame(boxes[kept]),
+            boxes=transform.to_frame(boxes.take(kept, 0)),
             scores=np.maximum.reduce(each, axis=1),
             class_ids=each.argmax(axis=1),
             probs=each / total,
@@ -149,9 +152,12 @@ class DetectionTask:
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Logistic function; the clip keeps ``exp`` finite and changes no float32 result that matters."""
-    scores: Floats = 1 / (1 + np.exp(-logits.clip(-60, 60)))
-    return scores
+    """Logistic function; the floor keeps ``exp`` finite and changes no float32 result that matters."""
+    scores = np.maximum(logits, -60)
+    np.negative(scores, out=scores)
+    np.exp(scores, out=scores)
+    scores += 1
+    return np.divide(1, scores, out=scores)
 
 
 def _cells(height: int, width: int, stride: int) -> Floats:

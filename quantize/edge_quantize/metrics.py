@@ -78,7 +78,7 @@ def rank(task: DetectionTask, tensors: Tensors, transform: LetterboxTransform) -
 
     The device reports one expression a face instead; its ``postprocess`` suppresses across classes.
     """
-    boxes, logits = task.candidates(tensors, LOWEST_CONFIDENCE)
+    boxes, logits, _ = task.candidates(tensors, LOWEST_CONFIDENCE)
     scores = sigmoid(logits)
     kept: list[tuple[Any, Any, int]] = []
     for label in range(scores.shape[1]):

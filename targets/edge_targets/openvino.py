@@ -39,7 +39,11 @@ def _import() -> Any:
 
 
 class OpenVinoSession(SessionBase):
-    """One frame after another through a single infer request on the CPU."""
+    """One frame after another through a single infer request on the CPU.
+
+    Attributes:
+        engine: an ``openvino.InferRequest``, for what is not wrapped here; None once closed.
+    """
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
         ov = _import()
@@ -56,7 +60,7 @@ class OpenVinoSession(SessionBase):
             core = ov.Core()
             model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
             compiled = core.compile_model(model, "CPU", config)
-            self._request: Any = compiled.create_infer_request()
+            self.engine: Any = compiled.create_infer_request()
         ports = {p.any_name: p for p in (*compiled.inputs, *compiled.outputs)}
         found = {
             name: (tuple(p.shape), _DTYPES.get(p.element_type.get_type_name(), "other"))
@@ -67,7 +71,7 @@ class OpenVinoSession(SessionBase):
         self._bound: Array | None = None
         self._kept: Array | None = None
         # Bound once: every frame's answer is read from the request's own memory.
-        self._views = {t.name: self._request.get_tensor(ports[t.name]).data for t in spec.outputs}
+        self._views = {t.name: self.engine.get_tensor(ports[t.name]).data for t in spec.outputs}
 
     def infer(self, pixels: Array) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
@@ -76,19 +80,19 @@ class OpenVinoSession(SessionBase):
             if pixels is not self._bound:
                 # The letterbox draws every frame on the same canvas: it is bound once, and nothing is copied.
                 writable = pixels if pixels.flags.writeable else pixels.copy()
-                self._request.set_tensor(self._entry, self._tensor(writable, shared_memory=True))
+                self.engine.set_tensor(self._entry, self._tensor(writable, shared_memory=True))
                 # A copy is made of what cannot be shared, and must be made again for the next frame.
                 self._bound = pixels if writable is pixels else None
                 self._kept = writable
-            self._request.start_async()
-            self._request.wait()
+            self.engine.start_async()
+            self.engine.wait()
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"openvino: inference failed: {error}", remedy=INFER_REMEDY) from error
         return self._views
 
     def close(self) -> None:
         """Free the engine; views handed out before are void."""
-        self._views, self._request, self._bound, self._kept = {}, None, None, None
+        self._views, self.engine, self._bound, self._kept = {}, None, None, None
 
 
 class OpenVino:

@@ -100,9 +100,9 @@ def test_infer_compares_turn_about(spec):
     assert result["low_us"] <= result["high_us"]
 
 
-def test_an_engine_without_a_raw_call_is_refused(spec):
+def test_an_engine_without_a_raw_call_is_refused():
     with pytest.raises(InputError, match="'other'"):
-        raw_call("other", Artifact({}, ()), spec, 1)
+        raw_call("other", None)
 
 
 def test_a_zoo_name_without_usable_bundles_is_refused(monkeypatch):

@@ -84,7 +84,10 @@ def test_thresholding_first_finds_what_decoding_everything_finds(seed, confidenc
         t.name: rng.normal(-4 if t.name.startswith("cls") else 0, 1.5, t.shape).astype(np.float32)
         for t in SPEC.outputs
     }
-    boxes, logits = DetectionTask(SPEC).candidates(maps, confidence)
+    boxes, logits, best = DetectionTask(SPEC).candidates(maps, confidence)
+    assert (best == logits.max(1)).all() if len(best) else not len(logits)
+    order = np.argsort(-best, kind="stable")
+    boxes, logits = boxes[order], logits[order]
     expected_boxes, expected_scores = reference(maps, confidence)
     count = min(len(expected_boxes), detection.MAX_CANDIDATES)
     assert len(boxes) == count
@@ -103,7 +106,7 @@ def test_huge_side_logits_do_not_overflow():
 def test_candidates_and_faces_are_limited(monkeypatch):
     monkeypatch.setattr(detection, "MAX_CANDIDATES", 20)
     maps = {t.name: np.zeros(t.shape, np.float32) for t in SPEC.outputs}
-    boxes, _ = DetectionTask(SPEC).candidates(maps, 0.25)
+    boxes, _, _ = DetectionTask(SPEC).candidates(maps, 0.25)
     assert len(boxes) == 20
 
 

@@ -92,18 +92,18 @@ def test_collate_pads_and_marks_what_is_there(maker):
     assert present.tolist() == [[True], [False]]
 
 
-def test_soft_targets_mix_label_and_votes():
-    votes = np.zeros((2, 7), np.float32)
-    votes[0, [3, 6]] = 0.5
-    faces = fer2013.Faces(np.zeros((2, 48, 48), np.uint8), np.array([3, 1]), votes, np.zeros(2, bool))
-    mixed = faces.targets(soft=0.4, smoothing=0.0)
-    assert mixed[0].tolist() == pytest.approx([0, 0, 0, 0.8, 0, 0, 0.2])
-    assert mixed[1].tolist() == pytest.approx([0, 1, 0, 0, 0, 0, 0])
+def test_targets_are_the_label_smoothed():
+    faces = fer2013.Faces(
+        np.zeros((2, 48, 48), np.uint8), np.array([3, 1]), np.zeros((2, 7), np.float32), np.zeros(2, bool)
+    )
+    targets = faces.targets(smoothing=0.07)
+    assert targets[0].tolist() == pytest.approx([0.01, 0.01, 0.01, 0.94, 0.01, 0.01, 0.01])
+    assert targets.argmax(1).tolist() == [3, 1]
 
 
 def test_a_missing_data_folder_is_named_before_anything_starts(tmp_path):
     with pytest.raises(InputError, match="fer2013_sheet_0"):
-        stages_of({"stage": [{"kind": "classifier", "epochs": 1}]}, tmp_path)
+        stages_of({"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1}]}, tmp_path)
 
 
 @pytest.mark.data
@@ -123,4 +123,4 @@ def test_fer2013_has_its_official_splits_without_leaks():
 @needs_data
 def test_an_unknown_recipe_key_is_named():
     with pytest.raises(InputError, match="speed"):
-        stages_of({"stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, SHARED)
+        stages_of({"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, SHARED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edge_training.data import augment, fer2013
 from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgrounds, read_portraits
 from edge_training.data.scenes import PAD, Scene, SceneMaker
 from edge_training.losses import DetectionLoss, anchor_points, decode_boxes, flatten
-from edge_training.networks.yolo import BackboneClassifier, YOLO11n
+from edge_training.networks.yolo import DETECTORS, BackboneClassifier, Detector
 from edge_training.train import Schedule, Stage
 
 
@@ -29,8 +29,12 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
     """The stages that a recipe names, in order.
 
     Raises:
-        InputError: an unknown stage kind or key, or data that cannot be read.
+        InputError: an unknown network, stage kind or key, or data that cannot be read.
     """
+    if (detector := DETECTORS.get(recipe.get("network", ""))) is None:
+        raise InputError(
+            f"unknown network {recipe.get('network')!r}", remedy=f"known networks: {', '.join(DETECTORS)}"
+        )
     faces = fer2013.read(data / "fer2013")
     seed = int(recipe.get("seed", 1))
     stages: list[Stage] = []
@@ -38,9 +42,9 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
         options = dict(table)
         kind = options.pop("kind", None)
         if kind == "classifier":
-            stages.append(ClassifierStage(_options(ClassifierOptions, options), faces, seed))
+            stages.append(ClassifierStage(_options(ClassifierOptions, options), detector, faces, seed))
         elif kind == "detector":
-            stages.append(DetectorStage(_options(DetectorOptions, options), faces, data, seed))
+            stages.append(DetectorStage(_options(DetectorOptions, options), detector, faces, data, seed))
         else:
             raise InputError(f"unknown stage kind {kind!r}", remedy="use classifier or detector")
     if not stages:
@@ -64,10 +68,15 @@ class ClassifierOptions:
 
     epochs: int
     side: int = 64
+    late_side: int = 96
+    """A crop's side in the last ``late_epochs`` and in validation: what the deployed canvas shows of a FER2013 face."""
+    late_epochs: int = 0
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
-    soft_labels: float = 0.4
+    votes_gain: float = 0.5
+    """Weight of the second head's cross entropy, on FER+ votes. They teach the features and not the answer: people who
+    vote say *neutral* far more often than FER2013's labels do."""
     balance: float = 0.3
     """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
     dropout: float = 0.2
@@ -79,26 +88,41 @@ class ClassifierStage:
     name = "classifier"
     best_by = "accuracy"
 
-    def __init__(self, options: ClassifierOptions, data: fer2013.Fer2013, seed: int) -> None:
-        self.options, self.data, self.seed = options, data, seed
+    def __init__(
+        self,
+        options: ClassifierOptions,
+        detector: Callable[[int], Detector],
+        data: fer2013.Fer2013,
+        seed: int,
+    ) -> None:
+        self.options, self.detector, self.data, self.seed = options, detector, data, seed
         self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
         torch.manual_seed(self.seed)
-        network = BackboneClassifier(dropout=self.options.dropout)
+        network = BackboneClassifier(
+            self.detector(len(fer2013.LABELS)).backbone, dropout=self.options.dropout
+        )
         if previous is not None:
             network.load_state_dict(previous)
         return network
 
+    def _side(self, epoch: int) -> int:
+        late = epoch >= self.options.epochs - self.options.late_epochs
+        return self.options.late_side if late else self.options.side
+
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        return _ClassifierBatches(self.options, self.data.training, (self.seed, epoch))
+        return _ClassifierBatches(self.options, self._side(epoch), self.data.training, (self.seed, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        images, targets = batch
+        images, targets, votes = batch
         with torch.autocast(images.device.type, torch.bfloat16):
-            logits = network(_pixels(images))
-        value = nn.functional.cross_entropy(logits.float(), targets)
-        return value, {"loss": float(value.detach())}
+            of_label, of_votes = network(_pixels(images))
+        label_loss = nn.functional.cross_entropy(of_label.float(), targets)
+        # A row without votes is all zeros and adds nothing.
+        votes_loss = nn.functional.cross_entropy(of_votes.float(), votes)
+        value = label_loss + self.options.votes_gain * votes_loss
+        return value, {"label": float(label_loss.detach()), "votes": float(votes_loss.detach())}
 
     def lr_factor(self, parameter: str) -> float:
         return 1.0
@@ -106,16 +130,7 @@ class ClassifierStage:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         faces = self.data.public_test
-        device = next(network.parameters()).device
-        predicted = []
-        for start in range(0, len(faces), 256):
-            crops = [
-                augment.three_channels(_resize(f, self.options.side))
-                for f in faces.images[start : start + 256]
-            ]
-            logits = network(_pixels(torch.from_numpy(np.stack(crops)).to(device)))
-            predicted.append(logits.argmax(1).cpu().numpy())
-        answer = np.concatenate(predicted)
+        answer = _answers(network, faces.images, self._side(self.options.epochs)).argmax(1)
         return {
             "accuracy": float((answer == faces.labels).mean()),
             "uar": float(balanced_accuracy_score(faces.labels, answer)),
@@ -123,9 +138,11 @@ class ClassifierStage:
 
 
 class _ClassifierBatches(Dataset[tuple[Tensor, ...]]):
-    def __init__(self, options: ClassifierOptions, faces: fer2013.Faces, key: tuple[int, int]) -> None:
-        self.options, self.faces, self.key = options, faces, key
-        self.targets = faces.targets(options.soft_labels)
+    def __init__(
+        self, options: ClassifierOptions, side: int, faces: fer2013.Faces, key: tuple[int, int]
+    ) -> None:
+        self.options, self.side, self.faces, self.key = options, side, faces, key
+        self.targets = faces.targets()
         self.rows = balanced_rows(faces.labels, options.balance, np.random.default_rng(key))
 
     def __len__(self) -> int:
@@ -135,10 +152,10 @@ class _ClassifierBatches(Dataset[tuple[Tensor, ...]]):
         rng = np.random.default_rng((*self.key, index))
         rows = self.rows[index * self.options.batch : (index + 1) * self.options.batch]
         images = np.stack([self._picture(self.faces.images[row], rng) for row in rows])
-        return torch.from_numpy(images), torch.from_numpy(self.targets[rows])
+        return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
 
     def _picture(self, face: augment.Image, rng: np.random.Generator) -> augment.Image:
-        image = augment.light(augment.warp_face(face, self.options.side, rng), rng)
+        image = augment.light(augment.warp_face(face, self.side, rng), rng)
         if rng.random() < 0.2:
             image = augment.blur_or_shrink(image, rng)
         if rng.random() < 0.4:
@@ -192,7 +209,10 @@ class DetectorOptions:
     weight_decay: float = 0.05
     ema: float = 0.998
     expression_gain: float = 0.0
-    soft_labels: float = 0.4
+    distil: float = 0.0
+    """Share of the classifier's answer in a crop's target; the rest is its label."""
+    teacher_side: int = 96
+    """The size at which the classifier sees a crop or a portrait's face."""
     balance: float = 0.3
     input_side: int = 320
     """Canvas of the validation, which is the deployed one."""
@@ -205,8 +225,15 @@ class DetectorStage:
     name = "detector"
     best_by = "map50"
 
-    def __init__(self, options: DetectorOptions, data: fer2013.Fer2013, folder: Path, seed: int) -> None:
-        self.options, self.data, self.seed = options, data, seed
+    def __init__(
+        self,
+        options: DetectorOptions,
+        detector: Callable[[int], Detector],
+        data: fer2013.Fer2013,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.options, self.detector, self.data, self.seed = options, detector, data, seed
         self.schedule = Schedule(
             options.epochs,
             options.lr,
@@ -215,29 +242,37 @@ class DetectorStage:
             ema=options.ema,
         )
         self.backgrounds = read_backgrounds(folder / "backgrounds")
-        detector = UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
-        self.portraits = read_portraits(folder / "faces", detector)
+        peer = UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
+        self.portraits = read_portraits(folder / "faces", peer)
         self.loss_of = DetectionLoss(expression_gain=options.expression_gain)
         self._maker: SceneMaker | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A detector on the classifier's backbone; the classifier also names the portraits' expressions."""
+        """A detector on the classifier's backbone; the classifier also teaches what its faces express."""
         torch.manual_seed(self.seed)
-        network = YOLO11n(len(fer2013.LABELS))
+        network = self.detector(len(fer2013.LABELS))
         faces = self.data.training
         if previous is None:
-            self._maker = SceneMaker(faces.images, faces.targets(self.options.soft_labels), self.backgrounds)
+            self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
             return network
-        teacher = BackboneClassifier()
+        teacher = BackboneClassifier(self.detector(len(fer2013.LABELS)).backbone)
         teacher.load_state_dict(previous)
         network.backbone.load_state_dict(teacher.backbone.state_dict())
+        share, side = self.options.distil, self.options.teacher_side
+        targets = faces.targets()
+        if share:
+            taught = _expressions(teacher, faces.images, side)
+            targets = ((1 - share) * targets + share * taught).astype(np.float32)
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
+        # The classifier was taught on grey crops.
+        heads = [_cut(p.image, p.box) for p in portraits]
+        grey = [cv2.cvtColor(head, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False) for head in heads]
         self._maker = SceneMaker(
             faces.images,
-            faces.targets(self.options.soft_labels),
+            targets,
             [b for i, b in enumerate(self.backgrounds) if i % HELD_OUT_EVERY],
             portraits,
-            _expressions(teacher, [_cut(p.image, p.box) for p in portraits]),
+            _expressions(teacher, grey, side),
         )
         return network
 
@@ -352,17 +387,24 @@ def collate(scenes: list[Scene]) -> tuple[Tensor, ...]:
 
 
 @torch.inference_mode()
-def _expressions(teacher: nn.Module, crops: list[augment.Image]) -> npt.NDArray[np.float32]:
-    """(N, 7) the teacher's distribution for each crop, seen grey, as it was taught."""
-    teacher.eval()
-    grey = [
-        augment.three_channels(cv2.cvtColor(_resize(c, 64), cv2.COLOR_RGB2GRAY).astype(np.uint8))
-        for c in crops
-    ]
-    logits = [
-        teacher(_pixels(torch.from_numpy(np.stack(grey[i : i + 256])))) for i in range(0, len(grey), 256)
-    ]
-    return torch.cat(logits).softmax(1).numpy()
+def _answers(network: nn.Module, crops: Iterable[augment.Image], side: int) -> npt.NDArray[np.float32]:
+    """(N, 7) logits of a classifier for grey crops, each resized to ``side``."""
+    network.eval()
+    device = next(network.parameters()).device
+    pictures_of_all = [augment.three_channels(_resize(c, side)) for c in crops]
+    logits = []
+    for start in range(0, len(pictures_of_all), 256):
+        pictures = pictures_of_all[start : start + 256]
+        with torch.autocast(device.type, torch.bfloat16):
+            logits.append(network(_pixels(torch.from_numpy(np.stack(pictures)).to(device)))[0].float().cpu())
+    return torch.cat(logits).numpy()
+
+
+def _expressions(teacher: nn.Module, crops: Iterable[augment.Image], side: int) -> npt.NDArray[np.float32]:
+    """(N, 7) the teacher's distribution for each grey crop and its mirror image."""
+    mirrored = [np.ascontiguousarray(c[:, ::-1]) for c in crops]
+    logits = (_answers(teacher, crops, side) + _answers(teacher, mirrored, side)) / 2
+    return torch.from_numpy(logits).softmax(1).numpy()
 
 
 def _cut(image: augment.Image, box: npt.NDArray[np.float32]) -> augment.Image:

@@ -53,15 +53,10 @@ class Faces:
     def __getitem__(self, keep: npt.NDArray[np.bool_] | npt.NDArray[np.int64] | slice) -> Faces:
         return Faces(self.images[keep], self.labels[keep], self.votes[keep], self.duplicated[keep])
 
-    def targets(self, soft: float, smoothing: float = 0.05) -> npt.NDArray[np.float32]:
-        """(N, 7) training distribution: ``1 - soft`` of the FER2013 label and ``soft`` of the FER+ votes.
-
-        A row without votes keeps its label; ``smoothing`` is spread over all classes in both cases.
-        """
+    def targets(self, smoothing: float = 0.05) -> npt.NDArray[np.float32]:
+        """(N, 7) training distribution: the FER2013 label, with ``smoothing`` spread over all classes."""
         hard = np.eye(len(LABELS), dtype=np.float32)[self.labels]
-        has_votes = self.votes.sum(1, keepdims=True) > 0
-        mixed = np.where(has_votes, (1 - soft) * hard + soft * self.votes, hard)
-        return ((1 - smoothing) * mixed + smoothing / len(LABELS)).astype(np.float32)
+        return ((1 - smoothing) * hard + smoothing / len(LABELS)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _calibration(faces: fer2013.Faces, data: Path, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(2013)
     backgrounds = [b for i, b in enumerate(read_backgrounds(data / "backgrounds")) if i % HELD_OUT_EVERY]
-    maker = SceneMaker(faces.images, faces.targets(0.0), backgrounds)
+    maker = SceneMaker(faces.images, faces.targets(), backgrounds)
     rows = rng.permutation(len(faces))
     portraits = rng.permutation(np.array(portrait_files(data / "faces"), dtype=object))
     for index in range(CALIBRATION_PICTURES):
@@ -77,7 +77,7 @@ def _scenes(faces: fer2013.Faces, data: Path, output: Path) -> int:
     (output / "labels").mkdir()
     rng = np.random.default_rng(2014)
     backgrounds = read_backgrounds(data / "backgrounds")[::HELD_OUT_EVERY]
-    maker = SceneMaker(faces.images, faces.targets(0.0, smoothing=0.0), backgrounds)
+    maker = SceneMaker(faces.images, faces.targets(smoothing=0.0), backgrounds)
     for index in range(SCENES):
         rows = rng.integers(0, len(faces), rng.integers(0, 7)).tolist()
         scene = maker.scene(rows, 320, rng)

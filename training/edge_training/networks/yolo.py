@@ -13,6 +13,7 @@ decoder on the host, so the network does not hold them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -252,34 +253,53 @@ class Head(nn.Module):
         return boxes, scores
 
 
-class YOLO11n(nn.Module):
-    """The detector: (B, 3, H, W) float in 0..1, H and W multiples of 32, to raw head maps.
+class Detector(nn.Module):
+    """Backbone, neck and head: (B, 3, H, W) float in 0..1, H and W multiples of 32, to raw head maps.
 
     Returns:
         ``(boxes, scores)``: lists over strides 8, 16, 32 of (B, 64, h, w) side logits (left, top, right, bottom,
         sixteen bins each, in units of the stride) and (B, classes, h, w) score logits.
     """
 
-    def __init__(self, classes: int = 7) -> None:
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: Head) -> None:
         super().__init__()
-        self.backbone = Backbone11n()
-        self.neck = Neck11n()
-        self.head = Head(classes)
+        self.backbone, self.neck, self.head = backbone, neck, head
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         out: tuple[list[Tensor], list[Tensor]] = self.head(self.neck(self.backbone(x)))
         return out
 
 
-class BackboneClassifier(nn.Module):
-    """The same backbone with global pooling and one linear layer: teaches expressions cheaply before detection."""
+class YOLO11n(Detector):
+    """C3k2 stages, SPPF and one attention block on the coarsest grid."""
 
-    def __init__(self, classes: int = 7, dropout: float = 0.2) -> None:
+    def __init__(self, classes: int = 7) -> None:
+        super().__init__(Backbone11n(), Neck11n(), Head(classes))
+
+
+DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n}
+"""By the name that a recipe gives as ``network``."""
+
+
+class BackboneClassifier(nn.Module):
+    """A detector's backbone with global pooling: teaches expressions cheaply before detection.
+
+    Args:
+        backbone: features at three strides, the last with 256 channels.
+        classes: of expressions.
+        dropout: on the pooled features.
+
+    Returns:
+        Two (B, classes) logits: of FER2013's label, and of the FER+ votes.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int = 7, dropout: float = 0.2) -> None:
         super().__init__()
-        self.backbone = Backbone11n()
+        self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(Backbone11n.channels[-1], classes)
+        self.votes = nn.Linear(Backbone11n.channels[-1], classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(self.dropout(self.backbone(x)[-1].mean((2, 3))))
-        return y
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.dropout(self.backbone(x)[-1].mean((2, 3)))
+        return self.linear(pooled), self.votes(pooled)
