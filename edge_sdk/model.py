@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
+from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
 from edge_sdk.image import Color, Image, check_image
 from edge_sdk.results import Detections
@@ -125,7 +126,8 @@ def load(
     """Load a model by zoo name or from a bundle file.
 
     A zoo name takes, among the bundles of the model whose engine is installed here, the fastest that passed its gate.
-    What is asked for is required: nothing is replaced silently.
+    What is asked for is required: nothing is replaced silently. An engine that compiles at load keeps what it compiled
+    for the next time, in ``$EDGE_SDK_ENGINE_CACHE`` or the user's cache folder; ``off`` keeps nothing.
 
     Args:
         model: zoo name, or path of an ``.edge`` file.
@@ -159,7 +161,7 @@ def load(
             )
     task = DetectionTask(manifest.spec, confidence=confidence)
     session = find_target(manifest.target).load(
-        bundle.artifact, manifest.spec, options=LoadOptions(threads=threads)
+        bundle.artifact, manifest.spec, options=LoadOptions(threads=threads, cache=default_cache())
     )
     try:
         if verify:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import LoadFailed, UnknownTarget
 from edge_sdk.schema import read_toml
 from edge_sdk.spec import ModelSpec, Recipe
@@ -61,9 +62,11 @@ class LoadOptions:
 
     Attributes:
         threads: of the engine for one frame; None takes the number of cores, at most 4.
+        cache: where an engine that compiles at load keeps what it compiled; None compiles anew.
     """
 
     threads: int | None = None
+    cache: EngineCache | None = None
 
 
 class Session(Protocol):

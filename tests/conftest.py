@@ -8,6 +8,13 @@ import toys
 
 import edge_sdk.model
 from edge_sdk import target, zoo
+from edge_sdk.engine_cache import FOLDER_VARIABLE
+
+
+@pytest.fixture(autouse=True)
+def no_engine_cache(monkeypatch):
+    """Tests neither read nor leave engines in the user's cache folder; those of the cache make their own."""
+    monkeypatch.setenv(FOLDER_VARIABLE, "off")
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ load      ``edge_sdk.load``: reading and hashing the bundle, the engine's import
 first     the first frame, 640x480, drawn.
 
 What is left of the total is Python's own start, the reading of the frame and the pipe. The page cache is kept: one
-process runs before those that count, so files come from memory; after a reboot it takes longer. Each process compiles
-anew: the SDK keeps no engine cache.
+process runs before those that count, so files come from memory; after a reboot it takes longer. That process also fills
+an engine cache of this run's own, as the first start on a device does; ``--no-engine-cache`` compiles anew every time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from edge_benchmarks.frames import draw
 PHASES = ("total", "import", "load", "first")
 
 _CHILD = """
-import json, sys, time
+import json, os, sys, time
+os.environ["EDGE_SDK_ENGINE_CACHE"] = sys.argv[4]
 t0 = time.perf_counter_ns()
 import edge_sdk
 t1 = time.perf_counter_ns()
@@ -45,16 +46,17 @@ print(json.dumps({"import": t1 - t0, "load": t2 - t1, "first": t4 - t3}), flush=
 """
 
 
-def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
+def measure(path: Path, *, count: int, threads: int | None, engine_cache: bool) -> dict[str, Any]:
     """Median, minimum and maximum milliseconds of each phase over ``count`` processes."""
-    row: dict[str, Any] = {**command.label(path), "processes": count}
+    row: dict[str, Any] = {**command.label(path), "processes": count, "engine_cache": engine_cache}
     taken: dict[str, list[float]] = {phase: [] for phase in PHASES}
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.npy"
         np.save(frame, draw(0))
-        # The first one fills the page cache, and does not count.
+        cache = str(Path(folder) / "engines") if engine_cache else "off"
+        # The first one fills the caches, and does not count.
         for turn in range(-1, count):
-            once = _start_once(path, frame, threads)
+            once = _start_once(path, frame, threads, cache)
             if turn >= 0:
                 for phase in PHASES:
                     taken[phase].append(once[phase] / 1e6)
@@ -63,9 +65,9 @@ def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
     return row
 
 
-def _start_once(path: Path, frame: Path, threads: int | None) -> dict[str, int]:
+def _start_once(path: Path, frame: Path, threads: int | None, cache: str) -> dict[str, int]:
     """Nanoseconds of each phase of one fresh process."""
-    answer, total = command.ask_fresh_process(_CHILD, str(path), str(frame), str(threads or 0))
+    answer, total = command.ask_fresh_process(_CHILD, str(path), str(frame), str(threads or 0), cache)
     return {"total": total, **answer}
 
 
@@ -77,15 +79,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--count", type=command.positive, default=10, metavar="N", help="processes (default: 10)"
     )
+    parser.add_argument(
+        "--no-engine-cache", action="store_true", help="compile at every start, as the first one does"
+    )
     return command.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
-    rows = [measure(p, count=args.count, threads=args.threads) for p in command.expand(args.bundles)]
+    cached = not args.no_engine_cache
+    rows = [
+        measure(p, count=args.count, threads=args.threads, engine_cache=cached)
+        for p in command.expand(args.bundles)
+    ]
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"cold start, ms: median (min-max) of {args.count} processes, page cache kept")
+    kept = "page and engine caches kept" if cached else "page cache kept, no engine cache"
+    print(f"cold start, ms: median (min-max) of {args.count} processes, {kept}")
     print(f"{'':<22}" + "".join(f"{phase:>19}" for phase in PHASES))
     for row in rows:
         cells = (_cell(**row[f"{phase}_ms"]) for phase in PHASES)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -57,9 +61,7 @@ class OpenVinoSession(SessionBase):
         with vendor_errors(
             "openvino", LoadFailed, "the artifact was refused", "build the bundle again for this version"
         ):
-            core = ov.Core()
-            model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
-            compiled = core.compile_model(model, "CPU", config)
+            compiled = _compiled(ov, artifact, config, options.cache)
             self.engine: Any = compiled.create_infer_request()
         ports = {p.any_name: p for p in (*compiled.inputs, *compiled.outputs)}
         found = {
@@ -124,6 +126,27 @@ class OpenVino:
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> OpenVinoSession:
         """Make a session; see :class:`edge_sdk.target.Target`."""
         return OpenVinoSession(artifact, spec, options)
+
+
+def _compiled(ov: Any, artifact: Artifact, config: dict[str, Any], cache: EngineCache | None) -> Any:
+    """The network ready for the CPU: as this device compiled it before, or compiled now."""
+    core = ov.Core()
+    facts = {
+        **{name: hashlib.sha256(data).hexdigest() for name, data in artifact.files.items()},
+        "openvino": str(ov.__version__),
+        "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
+        "capabilities": " ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "config": json.dumps(config, sort_keys=True),
+    }
+    if cache and (engine := cache.get(facts)):
+        # Ours and whole, says its MAC; if the engine refuses it all the same, it is compiled as if there were none.
+        with contextlib.suppress(RuntimeError):
+            return core.import_model(engine, "CPU", config)
+    model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
+    compiled = core.compile_model(model, "CPU", config)
+    if cache:
+        cache.put(facts, compiled.export_model().getvalue())
+    return compiled
 
 
 def _blob(data: bytes) -> Array:

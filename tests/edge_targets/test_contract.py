@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toys
 
+from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency
 from edge_sdk.model import snr_db
 from edge_sdk.target import TARGETS, Artifact, FloatModel, LoadOptions, find_target
@@ -205,3 +206,37 @@ def test_a_missing_engine_is_named_with_the_command_that_installs_it(name, monke
     with pytest.raises(MissingDependency, match="pip install") as caught:
         target.load(Artifact({}, ()), toys.SPEC, options=LoadOptions())
     assert f"face-edge-sdk[{target.distribution}]" in caught.value.remedy
+
+
+@pytest.fixture
+def openvino_artifact(toy_onnx, tmp_path):
+    openvino = pytest.importorskip("openvino", reason="engine of openvino is not installed")
+    openvino.save_model(openvino.Core().read_model(toy_onnx), tmp_path / "model.xml", compress_to_fp16=False)
+    files = {name: (tmp_path / name).read_bytes() for name in ("model.bin", "model.xml")}
+    return Artifact(files=files, outputs=tuple(t.name for t in toys.SPEC.outputs))
+
+
+def test_openvino_starts_again_from_what_it_compiled(openvino_artifact, tmp_path, monkeypatch):
+    import openvino
+
+    options = LoadOptions(threads=1, cache=EngineCache(tmp_path / "engines"))
+    with find_target("openvino").load(openvino_artifact, toys.SPEC, options=options) as session:
+        first = {name: value.copy() for name, value in session.infer(pixels()).items()}
+    # A second compilation would be an error now.
+    monkeypatch.setattr(openvino.Core, "compile_model", None)
+    with find_target("openvino").load(openvino_artifact, toys.SPEC, options=options) as session:
+        again = session.infer(pixels())
+        assert all((again[name] == first[name]).all() for name in first)
+    with pytest.raises(LoadFailed):
+        find_target("openvino").load(
+            openvino_artifact, toys.SPEC, options=LoadOptions(threads=2, cache=options.cache)
+        )
+
+
+def test_what_openvino_refuses_from_the_cache_is_compiled_again(openvino_artifact, tmp_path, monkeypatch):
+    cache = EngineCache(tmp_path / "engines")
+    monkeypatch.setattr(cache, "get", lambda facts: b"not an engine at all")
+    with find_target("openvino").load(
+        openvino_artifact, toys.SPEC, options=LoadOptions(threads=1, cache=cache)
+    ) as session:
+        assert set(session.infer(pixels())) == {t.name for t in toys.SPEC.outputs}
