@@ -4,29 +4,42 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_training.export import PixelsIn, fuse  # noqa: E402
 from edge_training.losses import DetectionLoss  # noqa: E402
-from edge_training.networks.yolo import YOLO11n  # noqa: E402
+from edge_training.networks.yolo import DETECTORS, Attention, BackboneClassifier  # noqa: E402
 
 
 def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
-def test_parameters_are_the_published_ones_less_the_constant_bins():
+@pytest.fixture(params=DETECTORS)
+def detector(request):
+    return DETECTORS[request.param]
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "published"),
+    [
+        ("yolo11n", 7, 2_591_205),
+        ("yolo11n", 80, 2_624_080),
+        ("yolo12n", 7, 2_521_029),
+        ("yolo12n", 80, 2_553_904),
+    ],
+)
+def test_parameters_are_the_published_ones_less_the_constant_bins(name, classes, published):
     # Published counts include the 16 constants of the DFL expectation, which the decoder holds here.
-    assert parameters(YOLO11n(7)) == 2_591_205 - 16
-    assert parameters(YOLO11n(80)) == 2_624_080 - 16
+    assert parameters(DETECTORS[name](classes)) == published - 16
 
 
 @pytest.mark.parametrize("side", [64, 96])
-def test_maps_have_one_cell_a_stride(side):
-    boxes, scores = YOLO11n(7).eval()(torch.zeros(2, 3, side, side))
+def test_maps_have_one_cell_a_stride(detector, side):
+    boxes, scores = detector(7).eval()(torch.zeros(2, 3, side, side))
     assert [tuple(b.shape) for b in boxes] == [(2, 64, side // s, side // s) for s in (8, 16, 32)]
     assert [tuple(s.shape) for s in scores] == [(2, 7, side // s, side // s) for s in (8, 16, 32)]
 
 
-def test_gradients_reach_every_parameter():
+def test_gradients_reach_every_parameter(detector):
     torch.manual_seed(0)
-    network = YOLO11n(3)
+    network = detector(3)
     faces = torch.tensor([[[8.0, 8.0, 40.0, 40.0], [40.0, 40.0, 60.0, 60.0]]] * 2)
     classes = torch.eye(3)[[0, 2]].expand(2, -1, -1)
     loss, _ = DetectionLoss()(
@@ -37,9 +50,9 @@ def test_gradients_reach_every_parameter():
     assert without == []
 
 
-def test_folding_batch_norm_changes_no_answer():
+def test_folding_batch_norm_changes_no_answer(detector):
     torch.manual_seed(0)
-    network = YOLO11n(7)
+    network = detector(7)
     for _ in range(3):
         network(torch.rand(4, 3, 64, 64))  # batch statistics other than 0 and 1
     network.eval()
@@ -52,8 +65,8 @@ def test_folding_batch_norm_changes_no_answer():
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
-def test_the_deployed_graph_takes_pixels_and_gives_maps_cell_by_cell():
-    outputs = PixelsIn(YOLO11n(7).eval())(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+def test_the_deployed_graph_takes_pixels_and_gives_maps_cell_by_cell(detector):
+    outputs = PixelsIn(detector(7).eval())(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert [tuple(o.shape) for o in outputs] == [
         (1, 8, 8, 64),
         (1, 8, 8, 7),
@@ -62,3 +75,37 @@ def test_the_deployed_graph_takes_pixels_and_gives_maps_cell_by_cell():
         (1, 2, 2, 64),
         (1, 2, 2, 7),
     ]
+
+
+def test_attention_reaches_its_own_area_and_no_other():
+    torch.manual_seed(0)
+    attention = Attention(64, 2, key_ratio=1.0, positional=1, areas=4).eval()
+    x = torch.rand(1, 64, 8, 6)
+    changed = x.clone()
+    changed[:, :, 3, 2] += 1  # in the second of four strips of two rows
+    with torch.inference_mode():
+        difference = (attention(changed) - attention(x)).abs().amax(1)[0]
+    assert (difference[2:4] > 0).all()
+    assert (difference[:2] == 0).all()
+    assert (difference[4:] == 0).all()
+
+
+def test_one_area_is_ordinary_attention():
+    torch.manual_seed(0)
+    attention = Attention(64, 2, key_ratio=0.5).eval()
+    x = torch.rand(2, 64, 4, 6)
+    with torch.inference_mode():
+        q, k, v = attention.qkv(x).reshape(2, 2, 64, 24).split((16, 16, 32), 2)
+        weights = torch.einsum("bhcn,bhcm->bhnm", q, k).div(4).softmax(-1)
+        mixed = torch.einsum("bhnm,bhcm->bhcn", weights, v)
+        expected = attention.proj(mixed.reshape(2, 64, 4, 6) + attention.positional(v.reshape(2, 64, 4, 6)))
+        torch.testing.assert_close(attention(x), expected)
+
+
+def test_a_classifier_answers_twice_and_teaches_its_backbone_by_both(detector):
+    torch.manual_seed(0)
+    network = BackboneClassifier(detector(7).backbone)
+    label, votes = network(torch.rand(2, 3, 64, 64))
+    assert label.shape == votes.shape == (2, 7)
+    (label.square().sum() + votes.square().sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())

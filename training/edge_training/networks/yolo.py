@@ -1,19 +1,22 @@
-"""YOLO11n for faces with an expression, written from the published description of the family.
+"""YOLO11n and YOLO12n for faces with an expression, written from the published descriptions of the family.
 
 The blocks are the ones every account of YOLO11 names: C3k2 (a split-and-gather stage), SPPF (pooled context),
 C2PSA (position-sensitive attention on the coarsest grid), and a decoupled head that predicts each box side as a
-distribution (Distribution Focal Loss, arXiv 2006.04388). Activations are SiLU; convolutions carry no bias because a
-batch norm follows them.
+distribution (Distribution Focal Loss, arXiv 2006.04388). YOLO12 (arXiv 2502.12524) puts area attention into the
+stages of strides 16 and 32 and has neither SPPF nor C2PSA; this is its *turbo* layout, whose second and third strided
+convolutions are grouped and whose positional convolutions are 5x5. Activations are SiLU; convolutions carry no bias
+because a batch norm follows them.
 
-Parameters for seven classes: 2,591,189. The usual count of 2,591,205 includes the sixteen constants 0..15 of the
-DFL expectation, which other implementations store as a frozen convolution; here the expectation is taken by the
-decoder on the host, so the network does not hold them.
+Parameters for seven classes: 2,591,189 and 2,521,013. The usual counts of 2,591,205 and 2,521,029 include the sixteen
+constants 0..15 of the DFL expectation, which other implementations store as a frozen convolution; here the expectation
+is taken by the decoder on the host, so the networks do not hold them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -111,24 +114,41 @@ class Attention(nn.Module):
     """Multi-head self-attention on a feature map, with a depthwise positional term on the values.
 
     Plain matmul and softmax, so that every exporter recognises them.
+
+    Args:
+        dim: channels.
+        heads: that share them.
+        key_ratio: width of queries and keys as a share of the values'.
+        positional: kernel side of the positional term.
+        areas: equal runs of the flattened grid that attend each to itself (YOLO12's area attention); must divide it.
     """
 
-    def __init__(self, dim: int, heads: int, *, key_ratio: float = 0.5) -> None:
+    def __init__(
+        self, dim: int, heads: int, *, key_ratio: float = 0.5, positional: int = 3, areas: int = 1
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.areas = heads, areas
         self.head_dim = dim // heads
         self.key_dim = int(self.head_dim * key_ratio)
         self.qkv = Conv(dim, dim + 2 * self.key_dim * heads, act=False)
-        self.positional = Conv(dim, dim, 3, groups=dim, act=False)
+        self.positional = Conv(dim, dim, positional, groups=dim, act=False)
         self.proj = Conv(dim, dim, act=False)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        qkv = self.qkv(x).reshape(b, self.heads, 2 * self.key_dim + self.head_dim, h * w)
+        rows, cells = b * self.heads, h * w // self.areas
+        qkv = self.qkv(x)
+        # (rows, areas, channels, cells). One area needs no transposition and gets none: engines run what the graph says.
+        if self.areas == 1:
+            qkv = qkv.reshape(rows, 1, -1, cells)
+        else:
+            qkv = qkv.reshape(rows, -1, self.areas, cells).transpose(1, 2)
         q, k, v = qkv.split((self.key_dim, self.key_dim, self.head_dim), 2)
         weights = ((q * self.key_dim**-0.5).transpose(-2, -1) @ k).softmax(-1)
-        out = (v @ weights.transpose(-2, -1)).reshape(b, c, h, w)
-        y: Tensor = self.proj(out + self.positional(v.reshape(b, c, h, w)))
+        out = v @ weights.transpose(-2, -1)
+        if self.areas > 1:
+            out, v = out.transpose(1, 2), v.transpose(1, 2)
+        y: Tensor = self.proj(out.reshape(b, c, h, w) + self.positional(v.reshape(b, c, h, w)))
         return y
 
 
@@ -163,6 +183,50 @@ class C2PSA(nn.Module):
         return y
 
 
+class AreaBlock(nn.Module):
+    """Area attention and a two-layer feed-forward, each with a residual; heads of 32 channels."""
+
+    def __init__(self, dim: int, areas: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim, dim // 32, key_ratio=1.0, positional=5, areas=areas)
+        self.ffn = nn.Sequential(Conv(dim, 2 * dim), Conv(2 * dim, dim, act=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        y: Tensor = x + self.ffn(x)
+        return y
+
+
+class A2C2f(nn.Module):
+    """R-ELAN: squeeze to half, refine ``n`` times, keep every intermediate, merge by 1x1.
+
+    Args:
+        c_in: channels in.
+        c_out: channels out.
+        n: refinements: two area blocks each, or one C3k where ``areas`` is 0, as in the neck.
+        areas: of the attention.
+    """
+
+    def __init__(self, c_in: int, c_out: int, n: int, *, areas: int = 0) -> None:
+        super().__init__()
+        hidden = c_out // 2
+        self.cv1 = Conv(c_in, hidden)
+        self.cv2 = Conv((1 + n) * hidden, c_out)
+        self.m = nn.ModuleList(
+            nn.Sequential(AreaBlock(hidden, areas), AreaBlock(hidden, areas))
+            if areas
+            else C3k(hidden, hidden)
+            for _ in range(n)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.cv1(x)]
+        for block in self.m:
+            parts.append(block(parts[-1]))
+        y: Tensor = self.cv2(torch.cat(parts, 1))
+        return y
+
+
 class Backbone11n(nn.Module):
     """Image to features at strides 8, 16 and 32 with 128, 128 and 256 channels."""
 
@@ -186,19 +250,49 @@ class Backbone11n(nn.Module):
         return p3, p4, self.p5(p4)
 
 
-class Neck11n(nn.Module):
-    """Top-down then bottom-up feature fusion (PAN) with C3k2 stages."""
+class Backbone12n(nn.Module):
+    """Image to features at strides 8, 16 and 32 with 128, 128 and 256 channels; attention in four areas, then one."""
+
+    channels = (128, 128, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p3 = nn.Sequential(
+            Conv(3, 16, 3, 2),
+            Conv(16, 32, 3, 2, groups=2),
+            C3k2(32, 64, expansion=0.25),
+            Conv(64, 64, 3, 2, groups=4),
+            C3k2(64, 128, expansion=0.25),
+        )
+        self.p4 = nn.Sequential(Conv(128, 128, 3, 2), A2C2f(128, 128, 2, areas=4))
+        self.p5 = nn.Sequential(Conv(128, 256, 3, 2), A2C2f(256, 256, 2, areas=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        p3 = self.p3(x)
+        p4 = self.p4(p3)
+        return p3, p4, self.p5(p4)
+
+
+class Neck(nn.Module):
+    """Top-down then bottom-up feature fusion (PAN).
+
+    Args:
+        stage: makes a stage from its channels in and out; the last one is C3k2 with C3k inside in either family.
+        c_in: channels at strides 8, 16 and 32.
+    """
 
     channels = (64, 128, 256)
 
-    def __init__(self, c_in: tuple[int, int, int] = Backbone11n.channels) -> None:
+    def __init__(
+        self, stage: Callable[[int, int], nn.Module], c_in: tuple[int, int, int] = Backbone11n.channels
+    ) -> None:
         super().__init__()
         c3, c4, c5 = c_in
         self.up = nn.Upsample(scale_factor=2.0, mode="nearest")
-        self.top4 = C3k2(c5 + c4, 128)
-        self.top3 = C3k2(128 + c3, 64)
+        self.top4 = stage(c5 + c4, 128)
+        self.top3 = stage(128 + c3, 64)
         self.down3 = Conv(64, 64, 3, 2)
-        self.out4 = C3k2(64 + 128, 128)
+        self.out4 = stage(64 + 128, 128)
         self.down4 = Conv(128, 128, 3, 2)
         self.out5 = C3k2(128 + c5, 256, c3k=True)
 
@@ -218,7 +312,7 @@ class Head(nn.Module):
     one scale.
     """
 
-    def __init__(self, classes: int, c_in: tuple[int, int, int] = Neck11n.channels) -> None:
+    def __init__(self, classes: int, c_in: tuple[int, int, int] = Neck.channels) -> None:
         super().__init__()
         self.classes = classes
         c_box = max(16, c_in[0] // 4, 4 * REG_MAX)
@@ -274,10 +368,17 @@ class YOLO11n(Detector):
     """C3k2 stages, SPPF and one attention block on the coarsest grid."""
 
     def __init__(self, classes: int = 7) -> None:
-        super().__init__(Backbone11n(), Neck11n(), Head(classes))
+        super().__init__(Backbone11n(), Neck(C3k2), Head(classes))
 
 
-DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n}
+class YOLO12n(Detector):
+    """Area attention in the stages of strides 16 and 32, R-ELAN stages in the neck."""
+
+    def __init__(self, classes: int = 7) -> None:
+        super().__init__(Backbone12n(), Neck(partial(A2C2f, n=1)), Head(classes))
+
+
+DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n, "yolo12n": YOLO12n}
 """By the name that a recipe gives as ``network``."""
 
 
