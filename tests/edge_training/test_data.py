@@ -8,7 +8,9 @@ pytest.importorskip("torch", reason="training needs torch")
 from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.data.scenes import SceneMaker
-from edge_training.stages import balanced_rows, collate, stages_of
+from edge_training.stages import stages_of
+from edge_training.stages.common import balanced_rows
+from edge_training.stages.detector import collate
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason=f"no data folder at {SHARED}")

@@ -4,7 +4,9 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_training.export import PixelsIn, fuse  # noqa: E402
 from edge_training.losses import DetectionLoss  # noqa: E402
-from edge_training.networks.yolo import DETECTORS, Attention, BackboneClassifier  # noqa: E402
+from edge_training.networks import CLASSIFIERS, DETECTORS  # noqa: E402
+from edge_training.networks.gmenet import GMENet  # noqa: E402
+from edge_training.networks.yolo import Attention  # noqa: E402
 
 
 def parameters(network):
@@ -102,10 +104,39 @@ def test_one_area_is_ordinary_attention():
         torch.testing.assert_close(attention(x), expected)
 
 
-def test_a_classifier_answers_twice_and_teaches_its_backbone_by_both(detector):
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_answers_twice_and_both_answers_teach_all_of_it(name):
     torch.manual_seed(0)
-    network = BackboneClassifier(detector(7).backbone)
-    label, votes = network(torch.rand(2, 3, 64, 64))
+    network = CLASSIFIERS[name](0.2)
+    label, votes = network(torch.rand(2, 3, 48 if name == "gmenet" else 64, 48 if name == "gmenet" else 64))
     assert label.shape == votes.shape == (2, 7)
     (label.square().sum() + votes.square().sum()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_gmenet_is_small_and_shows_the_attention_of_every_block():
+    network = GMENet().eval()
+    assert parameters(network) <= 1_500_000
+    with torch.inference_mode():
+        *_, maps = network.with_attention(torch.rand(2, 3, 48, 48))
+        again = network(torch.rand(2, 3, 48, 48))
+    assert len(again) == 2
+    assert [tuple(m.shape[1:]) for m in maps[::2]] == [(c, 1, 1) for c in (32, 32, 64, 64, 64, 128, 128)]
+    assert [tuple(m.shape[1:]) for m in maps[1::2]] == [(1, s, s) for s in (24, 24, 12, 12, 12, 6, 6)]
+
+
+@pytest.mark.parametrize(("attention", "global_branch"), [(False, True), (True, False), (False, False)])
+def test_gmenets_ablations_have_fewer_parts(attention, global_branch):
+    network = GMENet(attention=attention, global_branch=global_branch).eval()
+    label, _, maps = network.with_attention(torch.rand(1, 3, 48, 48))
+    assert label.shape == (1, 7)
+    assert bool(maps) == attention
+    assert parameters(network) < parameters(GMENet())
+
+
+def test_gmenet_looks_at_brightness_not_at_colour():
+    network = GMENet().eval()
+    grey = torch.rand(1, 1, 48, 48).expand(-1, 3, -1, -1)
+    tinted = grey + torch.tensor([0.1, -0.0299 / 0.587, 0.0]).reshape(1, 3, 1, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(grey)[0], network(tinted)[0], atol=1e-4, rtol=1e-3)

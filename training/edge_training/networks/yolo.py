@@ -378,10 +378,6 @@ class YOLO12n(Detector):
         super().__init__(Backbone12n(), Neck(partial(A2C2f, n=1)), Head(classes))
 
 
-DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n, "yolo12n": YOLO12n}
-"""By the name that a recipe gives as ``network``."""
-
-
 class BackboneClassifier(nn.Module):
     """A detector's backbone with global pooling: teaches expressions cheaply before detection.
 

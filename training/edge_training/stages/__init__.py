@@ -1,0 +1,60 @@
+"""What is taught in each stage of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.errors import InputError
+from edge_training.data import fer2013
+from edge_training.networks import CLASSIFIERS, DETECTORS
+from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
+from edge_training.stages.detector import DetectorOptions, DetectorStage
+from edge_training.stages.student import StudentOptions, StudentStage
+from edge_training.train import Stage
+
+
+def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
+    """The stages that a recipe names, in order.
+
+    Raises:
+        InputError: an unknown network, stage kind or key, a network that a stage cannot teach, or data that cannot be
+            read.
+    """
+    network = recipe.get("network")
+    if network not in CLASSIFIERS:
+        raise InputError(
+            f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(CLASSIFIERS)}"
+        )
+    faces = fer2013.read(data / "fer2013")
+    seed = int(recipe.get("seed", 1))
+    stages: list[Stage] = []
+    for table in recipe.get("stage", []):
+        options = dict(table)
+        kind = options.pop("kind", None)
+        if kind == "classifier":
+            stages.append(ClassifierStage(_options(ClassifierOptions, options), network, faces, seed))
+        elif kind == "detector" and network in DETECTORS:
+            stages.append(DetectorStage(_options(DetectorOptions, options), network, faces, data, seed))
+        elif kind == "student" and network == "gmenet":
+            stages.append(StudentStage(_options(StudentOptions, options), faces, seed))
+        else:
+            raise InputError(
+                f"{network} has no stage of kind {kind!r}",
+                remedy="use classifier, detector (for a YOLO) or student (for gmenet)",
+            )
+    if not stages:
+        raise InputError("the recipe has no [[stage]]", remedy="add one with kind = 'classifier'")
+    return stages
+
+
+def _options(cls: type[Any], table: Mapping[str, Any]) -> Any:
+    known = {f.name for f in fields(cls)}
+    if unknown := sorted(set(table) - known):
+        raise InputError(
+            f"unknown key {unknown[0]!r} in the recipe's stage",
+            remedy=f"known keys: {', '.join(sorted(known))}",
+        )
+    return cls(**table)

@@ -1,0 +1,112 @@
+"""Expressions of face crops, by cross entropy: a network of its own, or a detector's backbone with a pooled head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from edge_training.data import augment, fer2013
+from edge_training.networks import CLASSIFIERS
+from edge_training.stages.common import answers, balanced_rows, pixels
+from edge_training.train import Schedule
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """Keys of a ``kind = "classifier"`` stage."""
+
+    epochs: int
+    side: int = 64
+    late_side: int = 96
+    """A crop's side in the last ``late_epochs`` and in validation: what the deployed canvas shows of a FER2013 face."""
+    late_epochs: int = 0
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    votes_gain: float = 0.5
+    """Weight of the second head's cross entropy, on FER+ votes. They teach the features and not the answer: people who
+    vote say *neutral* far more often than FER2013's labels do."""
+    balance: float = 0.3
+    """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
+    dropout: float = 0.2
+
+
+class ClassifierStage:
+    """Expressions of face crops, to a network or to a detector's backbone with a pooled linear head."""
+
+    name = "classifier"
+    best_by = "accuracy"
+
+    def __init__(self, options: ClassifierOptions, network: str, data: fer2013.Fer2013, seed: int) -> None:
+        self.options, self.make, self.data, self.seed = options, CLASSIFIERS[network], data, seed
+        self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
+
+    def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
+        torch.manual_seed(self.seed)
+        network = self.make(self.options.dropout)
+        if previous is not None:
+            network.load_state_dict(previous)
+        return network
+
+    def _side(self, epoch: int) -> int:
+        early = epoch < self.options.epochs - self.options.late_epochs
+        return self.options.side if early else self.options.late_side
+
+    def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
+        return ClassifierBatches(self.options, self._side(epoch), self.data.training, (self.seed, epoch))
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        images, targets, votes = batch
+        with torch.autocast(images.device.type, torch.bfloat16):
+            of_label, of_votes = network(pixels(images))
+        label_loss = nn.functional.cross_entropy(of_label.float(), targets)
+        # A row without votes is all zeros and adds nothing.
+        votes_loss = nn.functional.cross_entropy(of_votes.float(), votes)
+        value = label_loss + self.options.votes_gain * votes_loss
+        return value, {"label": float(label_loss.detach()), "votes": float(votes_loss.detach())}
+
+    def lr_factor(self, parameter: str) -> float:
+        return 1.0
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        faces = self.data.public_test
+        answer = answers(network, faces.images, self._side(self.options.epochs - 1)).argmax(1)
+        return {
+            "accuracy": float((answer == faces.labels).mean()),
+            "uar": float(balanced_accuracy_score(faces.labels, answer)),
+        }
+
+
+class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
+    """(B, side, side, 3) uint8 changed crops, (B, 7) targets and (B, 7) votes."""
+
+    def __init__(
+        self, options: ClassifierOptions, side: int, faces: fer2013.Faces, key: tuple[int, ...]
+    ) -> None:
+        self.options, self.side, self.faces, self.key = options, side, faces, key
+        self.targets = faces.targets()
+        self.rows = balanced_rows(faces.labels, options.balance, np.random.default_rng(key))
+
+    def __len__(self) -> int:
+        return len(self.faces) // self.options.batch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng((*self.key, index))
+        rows = self.rows[index * self.options.batch : (index + 1) * self.options.batch]
+        images = np.stack([self._picture(self.faces.images[row], rng) for row in rows])
+        return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
+
+    def _picture(self, face: augment.Image, rng: np.random.Generator) -> augment.Image:
+        image = augment.light(augment.warp_face(face, self.side, rng), rng)
+        if rng.random() < 0.2:
+            image = augment.blur_or_shrink(image, rng)
+        if rng.random() < 0.4:
+            image = augment.erase(image, rng)
+        return augment.colourise(image, rng) if rng.random() < 0.3 else augment.three_channels(image)
