@@ -33,8 +33,8 @@ from edge_sdk.errors import (
 )
 from edge_sdk.image import read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
-from edge_sdk.results import Detections, Face
-from edge_sdk.spec import DetectionDecode, ModelSpec, Preprocessing, Recipe
+from edge_sdk.results import Classification, Classifications, Detections, Face
+from edge_sdk.spec import DetectionDecode, FaceCrop, ModelSpec, Preprocessing, Recipe
 from edge_sdk.target import available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
@@ -46,11 +46,14 @@ __all__ = [
     "BundleError",
     "CalibrationFailed",
     "ChecksumMismatch",
+    "Classification",
+    "Classifications",
     "CompileFailed",
     "DetectionDecode",
     "Detections",
     "EdgeError",
     "Face",
+    "FaceCrop",
     "FingerprintMismatch",
     "GateFailed",
     "InferFailed",

@@ -25,7 +25,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, opencv, write_image
 from edge_sdk.model import Model, load, names_a_file
-from edge_sdk.results import Detections
+from edge_sdk.results import Classifications, Detections, Face
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
 from edge_sdk.target import available_targets
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("zoo", _zoo, "list the shipped models and their bundles")
 
-    sub = verb("predict", _predict, "find faces on a picture, a folder of pictures or a video file")
+    sub = verb("predict", _predict, "run a model on a picture, a folder of pictures or a video file")
     sub.add_argument("model", metavar="MODEL", help="zoo name or .edge file")
     sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
     sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
@@ -141,16 +141,13 @@ def _zoo(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(rows)
         return 0
-    print(
-        f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}{'MAP50':>8}{'ACCURACY':>10}  ENGINE"
-    )
+    print(f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}  {'ENGINE':<15}GATE")
     for row in rows:
-        gate = row["gate"]
+        gate = "  ".join(f"{name} {value:.3f}" for name, value in sorted(row["gate"].items()))
+        engine = "installed" if row["engine_installed"] else "not installed"
         print(
             f"{row['model']:<14}{row['target']:<13}{row['precision']:<11}{row['megabytes']:>5}"
-            f"{row['relative_latency']:>10.2f}{gate.get('map50', float('nan')):>8.3f}"
-            f"{gate.get('accuracy', float('nan')):>10.3f}  "
-            + ("installed" if row["engine_installed"] else "not installed")
+            f"{row['relative_latency']:>10.2f}  {engine:<15}{gate}"
         )
     print("* median of the engine divided by onnxruntime fp32, measured in one run on x86_64")
     return 0
@@ -229,7 +226,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     for name, metric in report.metrics.items():
         print(f"  {name:<10}{metric.value:>8.4f}   {metric.low:.4f} .. {metric.high:.4f}")
     for label, figures in report.per_class.items():
-        print(f"  {label:<10}{figures['ap50']:>8.4f}   AP50 of {figures['faces']:.0f} faces")
+        figure = next(iter(figures))
+        print(f"  {label:<10}{figures[figure]:>8.4f}   {figure} of {figures['faces']:.0f} faces")
     return 0
 
 
@@ -305,7 +303,7 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(args: argparse.Namespace, confidence: float | None = None) -> Model:
+def _load(args: argparse.Namespace, confidence: float | None = None) -> Model[Any]:
     name = args.model if hasattr(args, "model") else args.bundle
     return load(
         name, target=args.target, precision=args.precision, threads=args.threads, confidence=confidence
@@ -342,8 +340,10 @@ def _print_gate(bundle: Bundle) -> None:
         )
 
 
-def _describe(found: Detections) -> str:
+def _describe(found: Detections | Classifications) -> str:
     total = f"{found.times.total_ms:.1f} ms"
+    if isinstance(found, Classifications):
+        return "; ".join(f"{face.label} {face.score:.2f}" for face in found) + f", {total}"
     if not len(found):
         return f"no face, {total}"
     faces = "; ".join(
@@ -352,14 +352,18 @@ def _describe(found: Detections) -> str:
     return f"{len(found)} face{'s' if len(found) > 1 else ''}: {faces}, {total}"
 
 
-def annotate(image: Image, found: Detections) -> Image:
-    """A copy of the picture with each face boxed and named; lines and letters grow with the picture."""
+def annotate(image: Image, found: Detections | Classifications) -> Image:
+    """A copy of the picture with each face boxed and named; lines and letters grow with the picture.
+
+    A classifier's one answer, which is for the picture as a whole, is written into its upper left corner.
+    """
     cv2 = opencv()
     canvas = image.copy()
     unit = max(image.shape[:2]) / 640
     thickness, size = max(1, round(2 * unit)), max(0.4, 0.6 * unit)
+    whole = (0, 0, image.shape[1] - 1, image.shape[0] - 1)
     for face in found:
-        x1, y1, x2, y2 = (round(float(v)) for v in face.box)
+        x1, y1, x2, y2 = (round(float(v)) for v in (face.box if isinstance(face, Face) else whole))
         cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 200, 80), thickness)
         text = f"{face.label} {face.score:.2f}"
         (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)

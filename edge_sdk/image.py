@@ -66,6 +66,37 @@ def check_image(image: object) -> None:
     )
 
 
+def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
+    """Boxes of faces in a frame as (N, 4) float32.
+
+    Raises:
+        InputError: not (N, 4) finite numbers x1 < x2, y1 < y2, or a box that does not touch the frame or is more than
+            four times as large.
+    """
+    try:
+        found = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros((), np.float32)
+    if found.shape == (0,) or found.shape == (0, 4):
+        return np.zeros((0, 4), np.float32)
+    if found.ndim != 2 or found.shape[1] != 4:
+        raise InputError(
+            f"boxes must be (N, 4) numbers, got shape {np.shape(found)}",
+            remedy="give x1, y1, x2, y2 in pixels a face, such as a detector's .boxes",
+        )
+    height, width = image.shape[:2]
+    sides = found[:, 2:] - found[:, :2]
+    touches = (found[:, 2:] > 0).all(1) & (found[:, 0] < width) & (found[:, 1] < height)
+    good = np.isfinite(found).all(1) & (sides > 0).all(1) & (sides <= 4 * max(height, width)).all(1) & touches
+    if not good.all():
+        wrong = int(np.flatnonzero(~good)[0])
+        raise InputError(
+            f"box {wrong} is {found[wrong].tolist()}, which marks no face of a {width}x{height} frame",
+            remedy="give x1 < x2 and y1 < y2 in pixels of this frame",
+        )
+    return found
+
+
 def read_image(path: str | Path) -> Image:
     """Read a picture file as (H, W, 3) uint8 RGB, upright as its EXIF tag says.
 
@@ -221,3 +252,51 @@ class Letterbox:
         if color == "bgr":
             cv2.cvtColor(window, cv2.COLOR_BGR2RGB, dst=window)
         return self.canvas, t
+
+
+class Cropper:
+    """Cut faces out of frames onto one reused canvas.
+
+    Args:
+        side_x: canvas width in pixels.
+        side_y: canvas height in pixels.
+        margin: side of the square that is cut, divided by the longer side of the face's box.
+
+    Raises:
+        MissingDependency: OpenCV is not installed.
+    """
+
+    def __init__(self, *, side_x: int, side_y: int, margin: float) -> None:
+        self.side_x, self.side_y, self.margin = side_x, side_y, margin
+        self.canvas: Image = np.zeros((1, side_y, side_x, 3), np.uint8)
+        self._cv2 = opencv()
+
+    def __call__(self, image: Image, box: npt.NDArray[Any] | None, color: Color = "rgb") -> Image:
+        """Cut one face.
+
+        Args:
+            image: (H, W, 3) frame.
+            box: (4,) x1, y1, x2, y2 in frame pixels; None cuts the whole frame as if it were one crop.
+            color: order of the frame's channels.
+
+        Returns:
+            The (1, side_y, side_x, 3) canvas in RGB, overwritten by the next call.
+        """
+        cv2, height, width = self._cv2, image.shape[0], image.shape[1]
+        patch = image
+        if box is not None:
+            x1, y1, x2, y2 = (float(v) for v in box)
+            side = max(1, round(max(x2 - x1, y2 - y1) * self.margin))
+            left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
+            right, bottom = left + side, top + side
+            patch = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+            over = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+            if any(over):
+                patch = cv2.copyMakeBorder(patch, *over, cv2.BORDER_REPLICATE)
+        # Averaging where pixels are lost, bilinear where they are made up: what training calls a small face.
+        shrinks = patch.shape[0] > self.side_y
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        cv2.resize(patch, (self.side_x, self.side_y), dst=self.canvas[0], interpolation=method)
+        if color == "bgr":
+            cv2.cvtColor(self.canvas[0], cv2.COLOR_BGR2RGB, dst=self.canvas[0])
+        return self.canvas

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,15 @@ from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
-from edge_sdk.image import Color, Image, check_image
-from edge_sdk.results import Detections
+from edge_sdk.image import Color, Image, check_boxes, check_image
+from edge_sdk.results import Classifications, Detections
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import LoadOptions, Session, available_targets, find_target
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import AnyTask, ClassificationTask, task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
+
+Result = TypeVar("Result", bound=Detections | Classifications)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class ModelInfo:
 
     Attributes:
         name: of the model.
-        task: such as ``"detection"``.
+        task: ``"detection"`` or ``"classification"``.
         labels: class names.
         input_size: (width, height) of the network's canvas.
         target: engine that runs it.
@@ -52,8 +55,10 @@ class ModelInfo:
     chosen: str
 
 
-class Model:
+class Model(Generic[Result]):
     """Callable on frames; a context manager.
+
+    For a type checker, say what it answers: ``detector: Model[Detections] = edge_sdk.load("fer-yolo11n")``.
 
     One model serves one thread at a time: its buffers are reused from frame to frame.
 
@@ -63,7 +68,7 @@ class Model:
         info: for people.
     """
 
-    def __init__(self, session: Session, task: DetectionTask, info: ModelInfo) -> None:
+    def __init__(self, session: Session, task: AnyTask, info: ModelInfo) -> None:
         self.session, self.task, self.info = session, task, info
         self._answerer = f"{info.target}-{info.precision}"
         self._closed = False
@@ -73,15 +78,20 @@ class Model:
         """The network's spec."""
         return self.task.spec
 
-    def __call__(self, image: Image, *, color: Color = "rgb") -> Detections:
-        """Find the faces of a frame.
+    def __call__(self, image: Image, *, boxes: npt.ArrayLike | None = None, color: Color = "rgb") -> Result:
+        """Find the faces of a frame, or say what given faces show.
 
         Args:
             image: (H, W, 3) uint8, any size.
+            boxes: for a classifier: (N, 4) x1, y1, x2, y2 in pixels of each face, such as a detector's ``.boxes``; None
+                takes the picture as one crop. A detector finds its own.
             color: order of the channels; ``"bgr"`` for a frame from OpenCV.
 
+        Returns:
+            ``Detections`` from a detector, ``Classifications`` from a classifier.
+
         Raises:
-            InputError: not such a frame, or the model is closed.
+            InputError: not such a frame or boxes, or the model is closed.
             InferFailed: the engine failed.
         """
         start = now_ns()
@@ -90,20 +100,47 @@ class Model:
             raise InputError(f"color must be 'rgb' or 'bgr', got {color!r}", remedy="name the order")
         if self._closed:
             raise InputError("the model is closed", remedy="load it again")
-        pixels, transform = self.task.preprocess(image, color)
+        task = self.task
+        if isinstance(task, ClassificationTask):
+            return cast(Result, self._classify(task, image, boxes, color, start))
+        if boxes is not None:
+            raise InputError(f"{self.info.name} finds faces itself", remedy="leave boxes out")
+        pixels, transform = task.preprocess(image, color)
         prepared = now_ns()
         tensors = self.session.infer(pixels)
         inferred = now_ns()
-        found = self.task.postprocess(tensors, transform)
+        found = task.postprocess(tensors, transform)
         times = StageTimes(prepared - start, inferred - prepared, now_ns() - inferred)
-        return found.answered(times, self._answerer)
+        return cast(Result, found.answered(times, self._answerer))
+
+    def _classify(
+        self, task: ClassificationTask, image: Image, boxes: npt.ArrayLike | None, color: Color, start: int
+    ) -> Classifications:
+        """One face after another; the times are those of all faces together."""
+        chosen = (None,) if boxes is None else check_boxes(boxes, image)
+        preparing = inferring = 0
+        answers = []
+        for box in chosen:
+            pixels, _ = task.preprocess(image, color, box)
+            prepared = now_ns()
+            tensors = self.session.infer(pixels)
+            inferred = now_ns()
+            answers.append(task.logits(tensors))
+            preparing, inferring, start = (
+                preparing + prepared - start,
+                inferring + inferred - prepared,
+                inferred,
+            )
+        found = task.postprocess(answers)
+        times = StageTimes(preparing, inferring, now_ns() - start)
+        return Classifications(found.probs, found.names, times, self._answerer)
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
         self._closed = True
         self.session.close()
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Model[Result]:
         """Return the model."""
         return self
 
@@ -122,7 +159,7 @@ def load(
     threads: int | None = None,
     confidence: float | None = None,
     verify: bool = True,
-) -> Model:
+) -> Model[Any]:
     """Load a model by zoo name or from a bundle file.
 
     A zoo name takes, among the bundles of the model whose engine is installed here, the fastest that passed its gate.
@@ -159,7 +196,7 @@ def load(
                 f"{model} has {what} {is_!r}, {asked!r} was asked for",
                 remedy=f"leave {what} out, or name another bundle",
             )
-    task = DetectionTask(manifest.spec, confidence=confidence)
+    task = task_of(manifest.spec, confidence=confidence)
     session = find_target(manifest.target).load(
         bundle.artifact, manifest.spec, options=LoadOptions(threads=threads, cache=default_cache())
     )
@@ -222,7 +259,7 @@ def _choose(name: str, target: str | None, precision: str | None) -> tuple[Bundl
     return bundle, why + (f"; engine not installed for {passed_over}" if passed_over else "")
 
 
-def check_golden(session: Session, task: DetectionTask, case: GoldenCase, min_snr_db: float) -> None:
+def check_golden(session: Session, task: AnyTask, case: GoldenCase, min_snr_db: float) -> None:
     """Raise ChecksumMismatch unless the session answers a golden frame as it did when the bundle was built."""
     pixels, _ = task.preprocess(case.frame)
     outputs = session.infer(pixels)

@@ -120,10 +120,93 @@ class Detections:
                 }
                 for face in self
             ],
-            "times_ms": {
-                "preprocess": round(self.times.preprocess_ms, 3),
-                "infer": round(self.times.infer_ms, 3),
-                "postprocess": round(self.times.postprocess_ms, 3),
-            },
+            "times_ms": _times(self.times),
             "target": self.target,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What one face shows.
+
+    Attributes:
+        label: name of the likeliest class.
+        score: 0..1, its share.
+        probs: (classes,) float32; sums to 1.
+    """
+
+    label: str
+    score: float
+    probs: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Classifications:
+    """What the faces of one frame show, in the order in which they were given.
+
+    Attributes:
+        probs: (N, classes) float32; each row sums to 1.
+        names: class names in the order of ``probs``.
+        times: how long each stage took, all faces together.
+        target: engine and precision that answered, such as ``"openvino-int8"``.
+    """
+
+    probs: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+    times: StageTimes = NO_TIMES
+    target: str = ""
+
+    @property
+    def class_ids(self) -> npt.NDArray[np.intp]:
+        """(N,) index of the likeliest class."""
+        best: npt.NDArray[np.intp] = self.probs.argmax(axis=1)
+        return best
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(N,) share of the likeliest class."""
+        best: npt.NDArray[np.float32] = self.probs.max(axis=1)
+        return best
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """(N,) name of the likeliest class."""
+        return tuple(self.names[i] for i in self.class_ids.tolist())
+
+    def __len__(self) -> int:
+        """Number of faces."""
+        return len(self.probs)
+
+    def __iter__(self) -> Iterator[Classification]:
+        """Faces one by one."""
+        for i in range(len(self)):
+            yield self[i]
+
+    def __getitem__(self, row: int) -> Classification:
+        """One face."""
+        probs = self.probs[row]
+        best = int(probs.argmax())
+        return Classification(self.names[best], float(probs[best]), probs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: shares to four digits, times in milliseconds."""
+        return {
+            "faces": [
+                {
+                    "label": face.label,
+                    "score": round(face.score, 4),
+                    "probs": {n: round(float(p), 4) for n, p in zip(self.names, face.probs, strict=True)},
+                }
+                for face in self
+            ],
+            "times_ms": _times(self.times),
+            "target": self.target,
+        }
+
+
+def _times(times: StageTimes) -> dict[str, float]:
+    return {
+        "preprocess": round(times.preprocess_ms, 3),
+        "infer": round(times.infer_ms, 3),
+        "postprocess": round(times.postprocess_ms, 3),
+    }

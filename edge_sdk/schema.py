@@ -34,7 +34,8 @@ def from_plain(cls: type[T], value: object, where: str) -> T:
     """Build a dataclass from plain values.
 
     Args:
-        cls: a dataclass whose fields are str, int, float, bool, None, Literal, tuple, Mapping[str, ...] or dataclasses.
+        cls: a dataclass whose fields are str, int, float, bool, None, Literal, tuple, Mapping[str, ...] or dataclasses,
+            of which several may be alternatives with a ``kind`` each.
         value: what JSON or TOML gave.
         where: name of the value, for messages, such as ``"manifest.spec"``.
 
@@ -74,8 +75,8 @@ def _build(kind: Any, value: object, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        (inner,) = (a for a in arguments if a is not type(None))
-        return _build(inner, value, where)
+        alternatives = [a for a in arguments if a is not type(None)]
+        return _build(_alternative(alternatives, value, where), value, where)
     if origin is typing.Literal:
         if value not in arguments or isinstance(value, bool):
             _refuse(where, "one of " + ", ".join(map(repr, arguments)), value)
@@ -103,6 +104,17 @@ def _build(kind: Any, value: object, where: str) -> Any:
     if kind is str and not str(value).isprintable():
         _refuse(where, "printable text on one line", value)
     return value
+
+
+def _alternative(alternatives: list[Any], value: object, where: str) -> Any:
+    """The dataclass whose literal ``kind`` the value names; an only alternative needs no kind."""
+    if len(alternatives) == 1:
+        return alternatives[0]
+    kinds = {typing.get_args(typing.get_type_hints(a)["kind"])[0]: a for a in alternatives}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, kinds)), kind)
+    return kinds[kind]
 
 
 def _build_dataclass(cls: Any, value: object, where: str) -> Any:

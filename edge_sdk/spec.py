@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NoReturn
 
 from edge_sdk.errors import ManifestInvalid
 from edge_sdk.tensors import TensorSpec
 
 Precision = Literal["fp32", "int8"]
+Task = Literal["detection", "classification"]
 
 MAX_SIDE = 4096
 """Pixels of a canvas's side: far above any detector's, and small enough that a hostile spec takes no memory."""
@@ -18,7 +19,7 @@ MAX_BINS = 64
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a frame becomes the input tensor.
+    """How a frame becomes a detector's input tensor.
 
     Normalisation, casting and axis order are inside the graph; the host only resizes.
 
@@ -31,6 +32,19 @@ class Preprocessing:
     kind: Literal["letterbox"]
     pad: int
     max_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCrop:
+    """How a face of a frame becomes a classifier's input tensor.
+
+    Attributes:
+        kind: ``crop``: a square around the middle of the face's box, the frame's edge repeated where it reaches over.
+        margin: side of the square divided by the longer side of the box: 1 shows the box, 2.7 its surroundings too.
+    """
+
+    kind: Literal["crop"]
+    margin: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +76,20 @@ class ModelSpec:
         labels: class names in the order of the network's outputs.
         input: uint8 pixels, NHWC, RGB.
         outputs: for detection, per stride the side logits ``boxN`` (1, h, w, 4 * bins) and the class logits ``clsN``
-            (1, h, w, classes).
+            (1, h, w, classes); for classification, ``logits`` (1, classes).
+        preprocessing: what the task's kind of input needs.
+        decode: for detection.
         licence: SPDX expression of the weights.
         provenance: what the weights were trained from, one line a source.
     """
 
     name: str
-    task: Literal["detection"]
+    task: Task
     labels: tuple[str, ...]
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
-    preprocessing: Preprocessing
-    decode: DetectionDecode
+    preprocessing: Preprocessing | FaceCrop
+    decode: DetectionDecode | None
     licence: str
     provenance: tuple[str, ...] = ()
 
@@ -82,44 +98,62 @@ class ModelSpec:
         shape = self.input.shape
         if self.input.dtype != "uint8" or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             _contradiction(f"input {self.input.dtype} {shape} is not uint8 (1, height, width, 3)")
-        decode, pad = self.decode, self.preprocessing.pad
+        for name, value in (("input height", shape[1]), ("input width", shape[2])):
+            _within(name, value, 1, MAX_SIDE)
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            _contradiction("labels are empty or not distinct")
+        sizes = self._check_detector() if self.task == "detection" else self._check_classifier()
+        found = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
+        if found != sizes or len(self.outputs) != len(sizes):
+            _contradiction(f"outputs {found} are not what a {self.task} network of this spec gives: {sizes}")
+
+    def _check_detector(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type that each output must have."""
+        decode, preprocessing, shape = self.decode, self.preprocessing, self.input.shape
+        if decode is None or not isinstance(preprocessing, Preprocessing):
+            _contradiction("a detector needs preprocessing 'letterbox' and a decode")
+        strides = decode.strides
         for name, value, low, high in (
-            ("input height", shape[1], 1, MAX_SIDE),
-            ("input width", shape[2], 1, MAX_SIDE),
-            *(("stride", stride, 1, min(shape[1:3])) for stride in decode.strides),
+            *(("stride", stride, 1, min(shape[1:3])) for stride in strides),
             ("bins", decode.bins, 2, MAX_BINS),
             ("max_faces", decode.max_faces, 1, 10_000),
-            ("pad", pad, 0, 255),
+            ("pad", preprocessing.pad, 0, 255),
         ):
-            if not low <= value <= high:
-                _contradiction(f"{name} is {value}, expected {low} to {high}")
+            _within(name, value, low, high)
         for name, fraction, most in (
             ("confidence", decode.confidence, 1.0),
             ("iou", decode.iou, 1.0),
-            ("max_scale", self.preprocessing.max_scale, 100.0),
+            ("max_scale", preprocessing.max_scale, 100.0),
         ):
             if not 0 < fraction < most:
                 _contradiction(f"{name} is {fraction}, expected between 0 and {most:g}")
-        strides = decode.strides
         if (
             not strides
             or len(set(strides)) != len(strides)
             or any(n % s for s in strides for n in shape[1:3])
         ):
             _contradiction(f"strides {strides} are none, repeated, or do not divide the input {shape}")
-        if not self.labels or len(set(self.labels)) != len(self.labels):
-            _contradiction("labels are empty or not distinct")
-        sizes = {
+        return {
             f"{kind}{s}": ((1, shape[1] // s, shape[2] // s, channels), "float32")
             for s in strides
             for kind, channels in (("box", 4 * decode.bins), ("cls", len(self.labels)))
         }
-        found = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
-        if found != sizes or len(self.outputs) != len(sizes):
-            _contradiction(f"outputs {found} do not fit strides, bins and labels, each once: {sizes}")
+
+    def _check_classifier(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type that each output must have."""
+        if self.decode is not None or not isinstance(self.preprocessing, FaceCrop):
+            _contradiction("a classifier needs preprocessing 'crop' and no decode")
+        if not 0.5 <= self.preprocessing.margin <= 10:
+            _contradiction(f"margin is {self.preprocessing.margin}, expected 0.5 to 10")
+        return {"logits": ((1, len(self.labels)), "float32")}
 
 
-def _contradiction(problem: str) -> None:
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        _contradiction(f"{name} is {value}, expected {low} to {high}")
+
+
+def _contradiction(problem: str) -> NoReturn:
     raise ManifestInvalid(f"model spec: {problem}", remedy="mend the spec that the bundle was built from")
 
 

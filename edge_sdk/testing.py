@@ -59,9 +59,11 @@ def head_maps(
     maps: dict[str, Array] = {
         t.name: np.full(t.shape, -12.0 if t.name.startswith("cls") else 0.0, np.float32) for t in spec.outputs
     }
-    bins = spec.decode.bins
+    decode = spec.decode
+    assert decode is not None, "a detector's spec"
+    bins = decode.bins
     for (x1, y1, x2, y2), class_id in zip(faces.tolist(), class_ids, strict=True):
-        for stride in spec.decode.strides:
+        for stride in decode.strides:
             column, row = int((x1 + x2) / 2 // stride), int((y1 + y2) / 2 // stride)
             centre_x, centre_y = (column + 0.5) * stride, (row + 0.5) * stride
             sides = np.array((centre_x - x1, centre_y - y1, x2 - centre_x, y2 - centre_y)) / stride

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
-from edge_sdk.spec import DetectionDecode, Gate, ModelSpec, Preprocessing, Recipe
+from edge_sdk.spec import DetectionDecode, FaceCrop, Gate, ModelSpec, Preprocessing, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SessionBase
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.testing import FakeSession
@@ -34,8 +34,19 @@ SPEC = ModelSpec(
     licence="Apache-2.0",
     provenance=("made in a test",),
 )
-FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"map50": 0.01}))
-INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05}))
+CROP = 16
+CLASSIFIER = ModelSpec(
+    name="toy-classifier",
+    task="classification",
+    labels=LABELS,
+    input=TensorSpec("pixels", (1, CROP, CROP, 3), "uint8", "NHWC"),
+    outputs=(TensorSpec("logits", (1, len(LABELS)), "float32", "NC"),),
+    preprocessing=FaceCrop(kind="crop", margin=1.0),
+    decode=None,
+    licence="Apache-2.0",
+)
+FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"map50": 0.01, "uar": 0.01}))
+INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05, "uar": 0.05}))
 
 
 def weights(stride: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -85,6 +96,58 @@ def write_onnx(path: Path) -> Path:
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
+
+
+def write_classifier_onnx(path: Path) -> Path:
+    """A classifier that answers with the mean red less the mean green of a crop, and the reverse."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel = np.zeros((len(LABELS), 3, CROP, CROP), np.float32)
+    kernel[0, :2], kernel[1, :2] = np.array([[1, -1], [-1, 1]])[:, :, None, None] * 8 / CROP**2
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["nchw"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scale"], ["unit"]),
+        helper.make_node("Conv", ["unit", "kernel"], ["map"]),
+        helper.make_node("Flatten", ["map"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"),
+        numpy_helper.from_array(kernel, "kernel"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy-classifier",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, CLASSIFIER.input.shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, len(LABELS)))],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+    return path
+
+
+def classify(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """What the toy classifier computes, in numpy."""
+    red, green = pixels[0, :, :, :2].astype(np.float32).mean((0, 1)) / 255 * 8
+    return {"logits": np.array([[red - green, green - red]], np.float32)}
+
+
+def write_crops(folder: Path, count: int, seed: int) -> Path:
+    """Noisy reddish and greenish crops of 10 to 30 pixels in a folder a class."""
+    from edge_sdk.image import write_image
+
+    rng = np.random.default_rng(seed)
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+    for index in range(count):
+        side, label = int(rng.integers(10, 31)), index % 2
+        image = rng.integers(0, 120, (side, side, 3)).astype(np.uint8)
+        image[:, :, label] += np.uint8(rng.integers(20, 100))
+        write_image(folder / LABELS[label] / f"{index:03d}.png", image)
+    return folder
 
 
 def write_tflite(path: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from edge_benchmarks import environment, report
 from edge_benchmarks.frames import FrameSet, frame_set
@@ -114,7 +115,9 @@ def run(
         )
 
 
-def warm_up(model: Model, images: Iterator[Image], *, cap_s: float, clock: Clock = now_ns) -> report.WarmUp:
+def warm_up(
+    model: Model[Any], images: Iterator[Image], *, cap_s: float, clock: Clock = now_ns
+) -> report.WarmUp:
     """Run until three windows in a row agree on the median within 3 %, or the cap is reached.
 
     A window lasts a twentieth of the cap and has at least as many frames as a median needs.
@@ -141,7 +144,7 @@ def warm_up(model: Model, images: Iterator[Image], *, cap_s: float, clock: Clock
 
 
 def measure(
-    model: Model,
+    model: Model[Any],
     images: Iterator[Image],
     *,
     duration_s: float,

@@ -25,7 +25,7 @@ from edge_sdk.bundle import SUFFIX, Bundle
 from edge_sdk.errors import InputError
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, find_target
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import now_ns
 
@@ -87,7 +87,7 @@ def latencies(
         if twin is None:
             sessions[None] = find_target(REFERENCE[0]).load(artifact, spec, options=options)
             stack.callback(sessions[None].close)
-        task = DetectionTask(spec)
+        task = task_of(spec)
         inputs = [task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
         medians = take_turns(sessions, inputs, rounds)
     # A reference that is among the bundles is itself: 1.00, not a second engine and its noise.

@@ -46,6 +46,7 @@ class Planted:
         self.input, self.outputs = session.input, session.outputs
         self._session = session
         _, height, width, _ = spec.input.shape
+        assert spec.decode is not None, "a detector's spec"
         cell = spec.decode.strides[0]
         half = 6 * cell
         x, y = width // 2, height // 2
@@ -66,7 +67,7 @@ class Planted:
         self._session.close()
 
 
-def measure_wrapper(model: Model, count: int) -> dict[str, Any]:
+def measure_wrapper(model: Model[Any], count: int) -> dict[str, Any]:
     """Medians in milliseconds of ``count`` frames: everything but the engine, and its parts."""
     pictures = frame_set()
     one_face = [image for image, n in zip(pictures.images, pictures.drawn, strict=True) if n == 1]

@@ -15,7 +15,7 @@ from edge_sdk.boxes import Boxes, nms
 from edge_sdk.errors import InputError
 from edge_sdk.image import Color, Image, Letterbox, LetterboxTransform
 from edge_sdk.results import Detections
-from edge_sdk.spec import ModelSpec
+from edge_sdk.spec import ModelSpec, Preprocessing
 from edge_sdk.tensors import Array, Tensors
 
 Floats = npt.NDArray[np.float32]
@@ -45,9 +45,13 @@ class DetectionTask:
     """
 
     def __init__(self, spec: ModelSpec, *, confidence: float | None = None, iou: float | None = None) -> None:
-        self.spec = spec
-        self.confidence = spec.decode.confidence if confidence is None else confidence
-        self.iou = spec.decode.iou if iou is None else iou
+        decode, preprocessing = spec.decode, spec.preprocessing
+        # The spec has checked both; a type checker has not.
+        assert decode is not None
+        assert isinstance(preprocessing, Preprocessing)
+        self.spec, self.decode = spec, decode
+        self.confidence = decode.confidence if confidence is None else confidence
+        self.iou = decode.iou if iou is None else iou
         for name, value in (("confidence", self.confidence), ("iou", self.iou)):
             if not 0 < value < 1:
                 raise InputError(
@@ -57,13 +61,13 @@ class DetectionTask:
         self._letterbox = Letterbox(
             side_x=width,
             side_y=height,
-            pad=spec.preprocessing.pad,
-            max_scale=spec.preprocessing.max_scale,
+            pad=preprocessing.pad,
+            max_scale=preprocessing.max_scale,
         )
         self._levels = tuple(
-            _Level(f"box{s}", f"cls{s}", _cells(height // s, width // s, s)) for s in spec.decode.strides
+            _Level(f"box{s}", f"cls{s}", _cells(height // s, width // s, s)) for s in decode.strides
         )
-        self._bins = spec.decode.bins
+        self._bins = decode.bins
         # (bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights.
         self._moments = np.stack((np.arange(self._bins), np.ones(self._bins)), axis=1).astype(np.float32)
 
@@ -139,7 +143,7 @@ class DetectionTask:
         if not len(boxes):
             return Detections.empty(self.spec.labels)
         # Logits rank as scores do: only what is kept needs the sigmoid.
-        kept = nms(boxes, best, iou_threshold=self.iou, limit=self.spec.decode.max_faces)
+        kept = nms(boxes, best, iou_threshold=self.iou, limit=self.decode.max_faces)
         each = sigmoid(logits.take(kept, 0))
         total: Floats = np.add.reduce(each, axis=1, keepdims=True)
         return Detections(

@@ -10,15 +10,15 @@ import numpy as np
 
 from edge_quantize.data import calibration_set, digest, read_labelled
 from edge_quantize.gate import check_alive, compare, examine
-from edge_quantize.metrics import DetectionReport
 from edge_quantize.recipe import read_recipe
+from edge_quantize.report import Report
 from edge_sdk import __version__
 from edge_sdk.bundle import Bundle, DataDigest, GoldenCase
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import FloatModel, LoadOptions, Target, find_target
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import AnyTask, task_of
 from edge_sdk.tensors import Array
 
 Stage = Callable[[str, int, int], None]
@@ -41,7 +41,7 @@ class Reference:
     """The float network's figures on a held-out set, so that several builds measure it once."""
 
     evaluation: DataDigest
-    report: DetectionReport
+    report: Report
 
 
 def build(
@@ -83,7 +83,7 @@ def build(
         raise InputError(f"no folder for {output}", remedy="make it first: nothing was built")
     model = _float_model(Path(onnx), None if tflite is None else Path(tflite), spec)
     check_graph(model)
-    task = DetectionTask(spec)
+    task = task_of(spec)
     stage("read", 0, 1)
     items = read_labelled(Path(evaluation), spec.labels)
     evaluation_digest = digest([item.path for item in items])
@@ -122,7 +122,7 @@ def build(
 
 
 def measure_reference(
-    model: FloatModel, task: DetectionTask, evaluation: Path, stage: Stage = _silent
+    model: FloatModel, task: AnyTask, evaluation: Path, stage: Stage = _silent
 ) -> Reference:
     """Examine the float graph in onnxruntime."""
     items = read_labelled(evaluation, model.spec.labels)
@@ -203,7 +203,7 @@ def _float_model(onnx: Path, tflite: Path | None, spec: ModelSpec) -> FloatModel
 
 
 def _calibrate(
-    recipe: Recipe, calibration: str | Path | None, task: DetectionTask
+    recipe: Recipe, calibration: str | Path | None, task: AnyTask
 ) -> tuple[list[Array], DataDigest | None]:
     if recipe.calibration_items == 0:
         return [], None

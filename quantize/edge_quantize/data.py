@@ -21,7 +21,7 @@ from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import CalibrationFailed, InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.sources.files import PICTURES
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import AnyTask
 from edge_sdk.tensors import Array
 
 
@@ -77,7 +77,7 @@ def digest(paths: Sequence[Path]) -> DataDigest:
     return DataDigest(len(paths), total.hexdigest())
 
 
-def calibration_set(folder: Path, count: int, task: DetectionTask) -> tuple[list[Array], DataDigest]:
+def calibration_set(folder: Path, count: int, task: AnyTask) -> tuple[list[Array], DataDigest]:
     """Input tensors for calibration: ``count`` pictures, evenly spaced over the folder in name order.
 
     Args:

@@ -7,26 +7,29 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edge_quantize import classification, detection
 from edge_quantize.data import LabelledPicture
-from edge_quantize.metrics import DetectionReport, Progress, answers, evaluate
+from edge_quantize.report import Progress, Report
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
-from edge_sdk.errors import GateFailed
+from edge_sdk.errors import GateFailed, InputError
 from edge_sdk.spec import Gate
 from edge_sdk.target import Session
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import AnyTask, DetectionTask
 from edge_sdk.tensors import Array
 
 
 def examine(
     session: Session,
-    task: DetectionTask,
+    task: AnyTask,
     items: Sequence[LabelledPicture],
     progress: Progress = lambda done, total: None,
-) -> DetectionReport:
+) -> Report:
     """Run a session over the held-out set and measure it."""
-    ranked, truths = answers(session, task, items, progress)
-    classes = [item.classes for item in items]
-    return evaluate(ranked, truths, classes, task.spec.labels)
+    labels = task.spec.labels
+    if isinstance(task, DetectionTask):
+        ranked, truths = detection.answers(session, task, items, progress)
+        return detection.evaluate(ranked, truths, [item.classes for item in items], labels)
+    return classification.evaluate(*classification.answers(session, task, items, progress), labels)
 
 
 def check_alive(session: Session, frames: Sequence[Array]) -> None:
@@ -61,25 +64,31 @@ def check_alive(session: Session, frames: Sequence[Array]) -> None:
             )
 
 
-def compare(
-    reference: DetectionReport, compiled: DetectionReport, gate: Gate, evaluation: DataDigest
-) -> GateResult:
+def compare(reference: Report, compiled: Report, gate: Gate, evaluation: DataDigest) -> GateResult:
     """Hold the compiled network against the float one.
 
     Raises:
+        InputError: the gate limits nothing that is measured of such a network.
         GateFailed: a metric fell by more than the gate allows; its report has every figure and the worst classes.
     """
     metrics = {}
     for name, max_drop in sorted(gate.max_drop.items()):
+        if name not in reference.metrics:  # a recipe may hold limits for several tasks
+            continue
         before, after = reference.metrics[name].value, compiled.metrics[name].value
         metrics[name] = GateMetric(round(before, 6), round(after, 6), max_drop)
+    if not metrics:
+        raise InputError(
+            f"the recipe's gate limits {', '.join(gate.max_drop)}, none of which is measured here",
+            remedy=f"limit one of {', '.join(reference.metrics)}",
+        )
     failed = [n for n, m in metrics.items() if not m.reference - m.compiled <= m.max_drop]
     if failed:
         # A class without faces in the set has no AP: NaN, which no order survives.
         drops = {
             label: drop
-            for label, figures in compiled.per_class.items()
-            if np.isfinite(drop := reference.per_class[label]["ap50"] - figures["ap50"])
+            for label in compiled.per_class
+            if np.isfinite(drop := reference.score_of(label) - compiled.score_of(label))
         }
         worst = sorted(drops, key=lambda label: -drops[label])[:3]
         shown = ", ".join(f"{n} {metrics[n].reference:.4f} -> {metrics[n].compiled:.4f}" for n in failed)
@@ -91,7 +100,7 @@ def compare(
                     n: {"reference": m.reference, "compiled": m.compiled, "max_drop": m.max_drop}
                     for n, m in metrics.items()
                 },
-                "ap50_drop": drops,
+                "class_drop": drops,
             },
         )
     return GateResult(evaluation, metrics)

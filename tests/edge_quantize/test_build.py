@@ -48,6 +48,43 @@ def built(pictures, toy_onnx, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_classifiers_bundle_is_gated_on_its_own_metrics_and_answers(tmp_path, recipe, engine):
+    pytest.importorskip(engine, reason="engine not installed")
+    bundle = build(
+        toys.write_classifier_onnx(tmp_path / "toy.onnx"),
+        spec=toys.CLASSIFIER,
+        engine=engine,
+        recipe=recipe,
+        calibration=toys.write_crops(tmp_path / "calibration", 20, 1),
+        evaluation=toys.write_crops(tmp_path / "evaluation", 40, 2),
+        output=tmp_path / "toy.edge",
+    )
+    assert set(bundle.manifest.gate.metrics) == {"accuracy", "macro_f1", "uar"}
+    assert bundle.manifest.gate.metrics["uar"].compiled > 0.9
+    with edge.load(tmp_path / "toy.edge") as model:
+        assert model.info.task == "classification"
+        assert model(toys.frame(), boxes=[[16, 24, 32, 40]]).labels == ("red",)
+
+
+def test_a_gate_that_limits_nothing_of_this_task_is_refused(tmp_path):
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\nprecision = "fp32"\ncalibration_items = 0\n[gate.max_drop]\nmap50 = 0.01\n'
+    )
+    with pytest.raises(InputError, match="map50"):
+        build(
+            toys.write_classifier_onnx(tmp_path / "toy.onnx"),
+            spec=toys.CLASSIFIER,
+            engine="onnxruntime",
+            recipe=tmp_path / "own.toml",
+            calibration=None,
+            evaluation=toys.write_crops(tmp_path / "evaluation", 8, 2),
+            output=tmp_path / "toy.edge",
+        )
+    assert not (tmp_path / "toy.edge").exists()
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
 def test_a_built_bundle_loads_and_finds_the_square(built, tmp_path, recipe):
     stages = []
     bundle = built(recipe=recipe, stage=lambda name, done, total: stages.append(name))
@@ -120,7 +157,7 @@ def test_a_failed_gate_names_the_classes_that_lost_most(built, pictures, toy_onn
     monkeypatch.setattr(build_module, "find_target", lambda name: Target(blind_to_green))
     with pytest.raises(GateFailed, match=r"most lost on green") as caught:
         built(reference=reference)
-    assert set(caught.value.report) == {"metrics", "ap50_drop"}
+    assert set(caught.value.report) == {"metrics", "class_drop"}
 
 
 def test_outputs_that_are_not_numbers_are_named():

@@ -8,7 +8,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 from edge_quantize.gate import check_alive, compare
-from edge_quantize.metrics import DetectionReport, Metric
+from edge_quantize.report import Metric, Report
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import GateFailed
 from edge_sdk.spec import Gate
@@ -20,7 +20,7 @@ GATE = Gate({"map50": 0.01, "accuracy": 0.02})
 
 def report(map50, accuracy=0.8, **ap50):
     figures = {"map50": map50, "accuracy": accuracy}
-    return DetectionReport(
+    return Report(
         metrics={name: Metric(value, value, value) for name, value in figures.items()},
         per_class={label: {"ap50": value, "faces": 5.0} for label, value in ap50.items()},
         confusion=[],
@@ -54,7 +54,7 @@ def test_a_failed_gate_reports_figures_and_the_classes_that_lost_most():
         compare(before, after, GATE, DATA)
     found = caught.value.report
     assert found["metrics"]["map50"] == {"reference": 0.7, "compiled": 0.5, "max_drop": 0.01}
-    assert found["ap50_drop"]["happy"] == pytest.approx(0.02)
+    assert found["class_drop"]["happy"] == pytest.approx(0.02)
     assert json.dumps(found)
 
 

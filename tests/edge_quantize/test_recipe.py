@@ -1,6 +1,7 @@
 import pytest
 
 from edge_quantize.recipe import FOLDER, names, read_recipe
+from edge_quantize.report import METRICS
 from edge_sdk.errors import InputError
 
 GOOD = """
@@ -29,11 +30,12 @@ def test_fp32_and_int8_come_with_the_sdk():
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_shipped_recipe_is_named_as_its_file_and_holds_both_metrics(name):
+def test_a_shipped_recipe_is_named_as_its_file_and_limits_every_task(name):
     found = read_recipe(name)
     assert found.name == name
     assert found == read_recipe(FOLDER / f"{name}.toml")
-    assert set(found.gate.max_drop) == {"map50", "accuracy"}
+    assert set(found.gate.max_drop) == {"map50", "accuracy", "macro_f1", "uar"}
+    assert all(set(found.gate.max_drop) & set(names) for names in METRICS.values())
     assert all(0 < drop < 0.05 for drop in found.gate.max_drop.values())
 
 

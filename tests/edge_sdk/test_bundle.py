@@ -13,7 +13,7 @@ from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.target import Artifact
 
-SHA256_ON_EVERY_PYTHON = "6445c2af9d9229777b968dbeafde6e44f1712f66f7437b6f6aab777e57dd5074"
+SHA256_ON_EVERY_PYTHON = "1798ab60eb1118392b78ad426cc46f6dd15693490ca49a9de0a89677a909b260"
 
 
 def fixed():

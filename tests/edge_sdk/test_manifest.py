@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_sdk.bundle import DataDigest, FileEntry, GateMetric, GateResult, GoldenSpec, Manifest
-from edge_sdk.spec import DetectionDecode, Gate, ModelSpec, Preprocessing, Recipe
+from edge_sdk.spec import DetectionDecode, FaceCrop, Gate, ModelSpec, Preprocessing, Recipe
 from edge_sdk.tensors import TensorSpec
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bundle.md"
@@ -52,8 +52,24 @@ def specs(draw):
 
 
 @st.composite
+def classifiers(draw):
+    labels = tuple(draw(st.sets(texts, min_size=1, max_size=7)))
+    height, width = (draw(st.integers(1, 640)) for _ in range(2))
+    return ModelSpec(
+        name=draw(texts),
+        task="classification",
+        labels=labels,
+        input=TensorSpec(draw(texts), (1, height, width, 3), "uint8", "NHWC"),
+        outputs=(TensorSpec("logits", (1, len(labels)), "float32", "NC"),),
+        preprocessing=FaceCrop("crop", draw(st.floats(0.5, 10))),
+        decode=None,
+        licence=draw(texts),
+    )
+
+
+@st.composite
 def manifests(draw):
-    spec, precision = draw(specs()), draw(st.sampled_from(["fp32", "int8"]))
+    spec, precision = draw(specs() | classifiers()), draw(st.sampled_from(["fp32", "int8"]))
     metric = st.builds(GateMetric, shares, shares, shares)
     names = st.sampled_from(["map50", "accuracy", "f1"])
     return Manifest(

@@ -21,7 +21,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.schema import to_plain
 from edge_sdk.target import TARGETS, FloatModel
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks import task_of
 from edge_training.data.unpack import unpack
 
 
@@ -38,7 +38,7 @@ def release(model: str, data: Path, work: Path) -> list[Path]:
         if done == total:
             print(f"  {text} done", file=sys.stderr, flush=True)
 
-    reference = measure_reference(source, DetectionTask(spec), work / "public-test", stage)
+    reference = measure_reference(source, task_of(spec), work / "public-test", stage)
     return [_bundle(source, target, work, reference) for target in TARGETS]
 
 

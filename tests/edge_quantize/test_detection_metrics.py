@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("pycocotools", reason="host tool not installed")
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
-from edge_quantize import metrics
-from edge_quantize.metrics import Ranked, evaluate
+from edge_quantize import detection
+from edge_quantize.detection import Ranked, evaluate
 
 LABELS = ("a", "b", "c")
 
@@ -151,7 +151,7 @@ def test_ranking_is_multi_label_and_suppresses_within_a_class_only():
     image = np.full((64, 64, 3), 10, np.uint8)
     image[24:40, 16:32] = (200, 200, 0)  # red and green
     pixels, transform = task.preprocess(image)
-    found = metrics.rank(task, toys.engine(pixels), transform)
+    found = detection.rank(task, toys.engine(pixels), transform)
     best = [found.scores[found.classes == c].max() for c in (0, 1)]
     assert best[0] == pytest.approx(best[1], rel=1e-4)
-    assert (found.scores >= metrics.LOWEST_CONFIDENCE).all()
+    assert (found.scores >= detection.LOWEST_CONFIDENCE).all()

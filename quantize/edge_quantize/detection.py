@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_quantize.data import LabelledPicture, read_pictures
+from edge_quantize.report import Floats, Progress, Report, with_intervals
 from edge_sdk.boxes import iou, nms
 from edge_sdk.errors import MissingDependency
 from edge_sdk.image import LetterboxTransform
@@ -24,18 +25,12 @@ from edge_sdk.tasks import DetectionTask
 from edge_sdk.tasks.detection import sigmoid
 from edge_sdk.tensors import Tensors
 
-Floats = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
-"""Called with how many items are done, and of how many."""
-
-NAMES = ("map50", "map50_95", "precision", "recall", "f1", "accuracy")
 LOWEST_CONFIDENCE = 0.001
 SUPPRESSION_IOU = 0.7
 MAX_DETECTIONS = 100
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
 _CONFIDENCES = np.linspace(0, 1, 1001)
-_REPLICAS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +40,6 @@ class Ranked:
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure and its 95 % interval, as fractions."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionReport:
-    """What an evaluation found.
-
-    Attributes:
-        metrics: map50, map50_95, precision, recall, f1, accuracy.
-        per_class: label to average precision at IoU 0.5 and the number of faces.
-        confusion: row: true class; column: answered class, the last one for faces that were not found.
-        best_confidence: where mean F1 is greatest.
-    """
-
-    metrics: dict[str, Metric]
-    per_class: dict[str, dict[str, float]]
-    confusion: list[list[int]]
-    best_confidence: float
 
 
 def rank(task: DetectionTask, tensors: Tensors, transform: LetterboxTransform) -> Ranked:
@@ -122,7 +91,7 @@ def evaluate(
     labels: Sequence[str],
     *,
     seed: int = 0,
-) -> DetectionReport:
+) -> Report:
     """Compare answers with the truth.
 
     Args:
@@ -138,24 +107,20 @@ def evaluate(
     confusion, right = _confusion(ranked, truths, classes, len(labels))
     faces = np.array([len(c) for c in classes], float)
     point["accuracy"] = right.sum() / max(1.0, faces.sum())
-    rng = np.random.default_rng(seed)
-    replicas: dict[str, list[float]] = {name: [] for name in point}
-    for _ in range(_REPLICAS):
-        weights = np.bincount(rng.integers(0, len(ranked), len(ranked)), minlength=len(ranked))
-        figures = _figures(matches, weights.astype(float), point["confidence"])
-        figures["accuracy"] = (right * weights).sum() / max(1.0, (faces * weights).sum())
-        for name, value in figures.items():
-            replicas[name].append(value)
-    metrics = {
-        name: Metric(float(value), *(float(v) for v in np.percentile(replicas[name], [2.5, 97.5])))
-        for name, value in point.items()
-        if name != "confidence"
-    }
+
+    def figures(weights: Floats) -> dict[str, float]:
+        return {
+            **_figures(matches, weights, point["confidence"]),
+            "accuracy": (right * weights).sum() / max(1.0, (faces * weights).sum()),
+        }
+
+    metrics = with_intervals(point, figures, len(ranked), seed)
+    del metrics["confidence"]
     per_class = {
         label: {"ap50": _average_precision(m, everything, 0), "faces": float(m.faces.sum())}
         for label, m in zip(labels, matches, strict=True)
     }
-    return DetectionReport(metrics, per_class, confusion.tolist(), float(point["confidence"]))
+    return Report(metrics, per_class, confusion.tolist(), best_confidence=float(point["confidence"]))
 
 
 @dataclass(frozen=True, slots=True)

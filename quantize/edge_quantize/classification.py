@@ -1,0 +1,96 @@
+"""Classification metrics with bootstrap intervals.
+
+accuracy   share of right answers.
+macro_f1   mean of the classes' F1: a rare class counts as much as a common one.
+uar        unweighted average recall, the mean of the classes' recalls (also: balanced accuracy).
+
+Computed by scikit-learn; means are over the classes that the set holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_quantize.data import LabelledPicture, read_pictures
+from edge_quantize.report import Floats, Progress, Report, with_intervals
+from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.target import Session
+from edge_sdk.tasks import ClassificationTask
+
+
+def answers(
+    session: Session,
+    task: ClassificationTask,
+    items: Sequence[LabelledPicture],
+    progress: Progress = lambda done, total: None,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Run a session over labelled faces.
+
+    Returns:
+        (N,) answered and (N,) true class of each face; a face that is a whole picture is one crop, as it is.
+    """
+    answered, truth = [], []
+    for done, (item, image) in enumerate(read_pictures(items)):
+        height, width = image.shape[:2]
+        if len(item.classes) != 1:
+            raise InputError(
+                f"{item.path} shows {len(item.classes)} faces, a classifier is measured on one a picture",
+                remedy="give DIR/LABEL/*.png crops",
+            )
+        (fractions,) = item.boxes
+        whole = (fractions == (0, 0, 1, 1)).all()
+        box = None if whole else (fractions * (width, height, width, height)).astype(np.float32)
+        pixels, _ = task.preprocess(image, "rgb", box)
+        answered.append(int(task.logits(session.infer(pixels)).argmax()))
+        truth.append(int(item.classes[0]))
+        progress(done + 1, len(items))
+    return np.array(answered, np.int64), np.array(truth, np.int64)
+
+
+def evaluate(
+    answered: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], labels: Sequence[str], *, seed: int = 0
+) -> Report:
+    """Compare answers with the truth.
+
+    Args:
+        answered: (N,) class indices.
+        truth: (N,) class indices.
+        labels: class names.
+        seed: of the bootstrap.
+    """
+    sklearn = _sklearn()
+    classes = np.arange(len(labels))
+    present = np.unique(truth)
+
+    def figures(weights: Floats | None = None) -> dict[str, float]:
+        settings: dict[str, Any] = {"sample_weight": weights, "labels": present, "zero_division": 0.0}
+        return {
+            "accuracy": sklearn.accuracy_score(truth, answered, sample_weight=weights),
+            "macro_f1": sklearn.f1_score(truth, answered, average="macro", **settings),
+            "uar": sklearn.recall_score(truth, answered, average="macro", **settings),
+        }
+
+    recalls = sklearn.recall_score(truth, answered, labels=classes, average=None, zero_division=np.nan)
+    faces = np.bincount(truth, minlength=len(labels))
+    return Report(
+        metrics=with_intervals(figures(), figures, len(truth), seed),
+        per_class={
+            label: {"recall": float(recall), "faces": float(count)}
+            for label, recall, count in zip(labels, recalls, faces, strict=True)
+        },
+        confusion=sklearn.confusion_matrix(truth, answered, labels=classes).tolist(),
+    )
+
+
+def _sklearn() -> Any:
+    try:
+        from sklearn import metrics
+    except ImportError as error:
+        raise MissingDependency(
+            "scikit-learn is not installed", remedy="pip install 'face-edge-sdk[host]'"
+        ) from error
+    return metrics

@@ -1,0 +1,77 @@
+"""What an evaluation found, for every task alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.spec import Task
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+"""Called with how many items are done, and of how many."""
+
+METRICS: Mapping[Task, tuple[str, ...]] = {
+    "detection": ("map50", "map50_95", "precision", "recall", "f1", "accuracy"),
+    "classification": ("accuracy", "macro_f1", "uar"),
+}
+"""What is measured of a network of each task."""
+
+_REPLICAS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure and its 95 % interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: those of ``METRICS`` for the task.
+        per_class: label to figures, the one that says how well the class is answered first: ``ap50`` of a detector,
+            ``recall`` of a classifier; and the number of faces.
+        confusion: row: true class; column: answered class; a detector has a last one for faces that were not found.
+        best_confidence: of a detector, where mean F1 is greatest.
+    """
+
+    metrics: dict[str, Metric]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    best_confidence: float | None = None
+
+    def score_of(self, label: str) -> float:
+        """How well a class is answered; NaN where the set has no face of it."""
+        return next(iter(self.per_class[label].values()))
+
+
+def with_intervals(
+    point: Mapping[str, float], figures: Callable[[Floats], Mapping[str, float]], pictures: int, seed: int
+) -> dict[str, Metric]:
+    """Figures with percentile-bootstrap intervals.
+
+    Args:
+        point: the figures of the whole set.
+        figures: the same figures with each picture counted as often as its weight says, (pictures,).
+        pictures: how many there are; whole pictures are resampled.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    replicas: dict[str, list[float]] = {name: [] for name in point}
+    for _ in range(_REPLICAS):
+        weights = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures).astype(float)
+        for name, value in figures(weights).items():
+            replicas[name].append(value)
+    return {
+        name: Metric(float(value), *(float(v) for v in np.nanpercentile(replicas[name], [2.5, 97.5])))
+        for name, value in point.items()
+    }

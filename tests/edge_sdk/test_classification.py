@@ -1,0 +1,176 @@
+"""A classifier: what it cuts out of a frame, what it answers, and what it refuses."""
+
+import dataclasses
+
+import cv2
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import toys
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.image import Cropper, check_boxes
+from edge_sdk.model import Model, ModelInfo
+from edge_sdk.results import Classifications
+from edge_sdk.spec import FaceCrop
+from edge_sdk.target import SessionBase
+from edge_sdk.tasks import ClassificationTask, DetectionTask, task_of
+from edge_sdk.tasks.classification import softmax
+
+
+class ToySession(SessionBase):
+    input, outputs = toys.CLASSIFIER.input, toys.CLASSIFIER.outputs
+
+    def infer(self, pixels):
+        self.input.check(pixels)
+        return toys.classify(pixels)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def model():
+    spec = toys.CLASSIFIER
+    info = ModelInfo(
+        spec.name, spec.task, spec.labels, (16, 16), "toy", "fp32", None, "Apache-2.0", "0" * 64, "the test"
+    )
+    return Model(ToySession(), ClassificationTask(spec), info)
+
+
+def two_faces():
+    """A grey frame with a red face on the left and a green one on the right."""
+    frame = np.full((60, 100, 3), 90, np.uint8)
+    frame[20:40, 10:30] = (200, 20, 20)
+    frame[20:40, 60:90] = (20, 200, 20)
+    return frame, np.array([[10, 20, 30, 40], [65, 20, 85, 40]], np.float32)
+
+
+def test_each_box_gets_its_answer_in_order(model):
+    frame, boxes = two_faces()
+    found = model(frame, boxes=boxes)
+    assert found.labels == ("red", "green")
+    assert model(frame, boxes=boxes[::-1]).labels == ("green", "red")
+    assert found.probs.shape == (2, 2)
+    np.testing.assert_allclose(found.probs.sum(1), 1, atol=1e-6)
+    assert found.target == "toy-fp32"
+    assert min(found.times.preprocess_ns, found.times.infer_ns, found.times.postprocess_ns) > 0
+
+
+def test_without_boxes_the_picture_is_the_crop(model):
+    frame, _ = two_faces()
+    assert model(np.ascontiguousarray(frame[20:40, 10:30])).labels == ("red",)
+
+
+def test_no_box_is_an_empty_answer(model):
+    frame, _ = two_faces()
+    found = model(frame, boxes=[])
+    assert len(found) == 0
+    assert found.to_dict()["faces"] == []
+
+
+def test_a_bgr_frame_is_turned(model):
+    frame, boxes = two_faces()
+    assert model(frame[:, :, ::-1], boxes=boxes, color="bgr").labels == ("red", "green")
+
+
+def test_a_result_reads_as_rows_and_as_json(model):
+    frame, boxes = two_faces()
+    found = model(frame, boxes=boxes)
+    assert [face.label for face in found] == ["red", "green"]
+    assert found[1].score == pytest.approx(float(found.scores[1]))
+    assert found.to_dict()["faces"][0]["label"] == "red"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.names = ()
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[1, 2, 3]],
+        [1, 2, 3, 4],
+        [[10, 10, 10, 20]],
+        [[20, 10, 10, 20]],
+        [[0, 0, float("nan"), 5]],
+        [[0, 0, float("inf"), 5]],
+        [[200, 10, 220, 30]],
+        [[-30, 10, -10, 30]],
+        [[0, 0, 1e6, 1e6]],
+        "a box",
+        [["a", "b", "c", "d"]],
+    ],
+)
+def test_boxes_that_mark_no_face_are_refused(model, boxes):
+    with pytest.raises(InputError):
+        model(two_faces()[0], boxes=boxes)
+
+
+def test_boxes_are_kept_as_they_are():
+    frame, boxes = two_faces()
+    assert check_boxes(boxes, frame) is boxes
+    assert check_boxes(boxes.tolist(), frame).dtype == np.float32
+
+
+def test_a_detector_refuses_boxes_and_a_classifier_a_confidence(toy_bundle, toy_engine):
+    import edge_sdk as edge
+
+    with edge.load(toy_bundle) as detector, pytest.raises(InputError, match="itself"):
+        detector(toys.frame(), boxes=[[0, 0, 5, 5]])
+    with pytest.raises(InputError, match="confidence"):
+        task_of(toys.CLASSIFIER, confidence=0.5)
+    assert isinstance(task_of(toys.SPEC, confidence=0.5), DetectionTask)
+
+
+places = st.integers(-40, 120)
+
+
+@given(places, places, st.integers(1, 80), st.sampled_from([1.0, 1.5, 2.7]))
+def test_a_crop_is_what_an_endless_edge_would_show(left, top, side, margin):
+    rng = np.random.default_rng(7)
+    frame = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    box = np.array([left, top, left + side, top + side], np.float32)
+    if left + side <= 0 or top + side <= 0 or left >= 90 or top >= 60:
+        return
+    crop = Cropper(side_x=16, side_y=16, margin=margin)(frame, box)
+    reach = 400
+    endless = np.pad(frame, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    whole = max(1, round(side * margin))
+    x, y = round(left + (side - whole) / 2) + reach, round(top + (side - whole) / 2) + reach
+    patch = endless[y : y + whole, x : x + whole]
+    method = cv2.INTER_AREA if whole > 16 else cv2.INTER_LINEAR
+    assert (crop[0] == cv2.resize(patch, (16, 16), interpolation=method)).all()
+
+
+@given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)))
+def test_softmax_is_a_share_whatever_it_is_given(logits):
+    shares = softmax(logits)
+    assert np.isfinite(shares).all()
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    assert (np.take_along_axis(shares, logits.argmax(1)[:, None], 1)[:, 0] == shares.max(1)).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decode": toys.SPEC.decode},
+        {"preprocessing": toys.SPEC.preprocessing},
+        {"preprocessing": FaceCrop("crop", 0.0)},
+        {"preprocessing": FaceCrop("crop", 1e9)},
+        {"outputs": toys.SPEC.outputs},
+        {"labels": ()},
+    ],
+)
+def test_a_classifiers_spec_that_contradicts_itself_is_refused(change):
+    with pytest.raises(ManifestInvalid):
+        dataclasses.replace(toys.CLASSIFIER, **change)
+
+
+def test_a_detectors_spec_needs_its_decode():
+    with pytest.raises(ManifestInvalid, match="letterbox"):
+        dataclasses.replace(toys.SPEC, decode=None)
+
+
+def test_empty_results_have_no_labels():
+    assert Classifications(np.zeros((0, 2), np.float32), ("red", "green")).labels == ()
