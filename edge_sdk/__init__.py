@@ -33,8 +33,8 @@ from edge_sdk.errors import (
 )
 from edge_sdk.image import read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
-from edge_sdk.results import Classification, Classifications, Detections, Face
-from edge_sdk.spec import DetectionDecode, FaceCrop, ModelSpec, Preprocessing, Recipe
+from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
+from edge_sdk.spec import DetectionDecode, FaceCrop, LivenessDecision, ModelSpec, Preprocessing, Recipe
 from edge_sdk.target import available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
@@ -58,6 +58,9 @@ __all__ = [
     "GateFailed",
     "InferFailed",
     "InputError",
+    "LiveFace",
+    "Liveness",
+    "LivenessDecision",
     "LoadFailed",
     "Manifest",
     "ManifestInvalid",

@@ -25,7 +25,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, opencv, write_image
 from edge_sdk.model import Model, load, names_a_file
-from edge_sdk.results import Classifications, Detections, Face
+from edge_sdk.results import Classifications, Detections, Face, Liveness
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
 from edge_sdk.target import available_targets
@@ -340,8 +340,10 @@ def _print_gate(bundle: Bundle) -> None:
         )
 
 
-def _describe(found: Detections | Classifications) -> str:
+def _describe(found: Detections | Classifications | Liveness) -> str:
     total = f"{found.times.total_ms:.1f} ms"
+    if isinstance(found, Liveness):
+        return "; ".join(f"{f.decision} {f.score:.2f} {f.reason}".rstrip() for f in found) + f", {total}"
     if isinstance(found, Classifications):
         return "; ".join(f"{face.label} {face.score:.2f}" for face in found) + f", {total}"
     if not len(found):

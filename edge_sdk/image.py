@@ -261,13 +261,16 @@ class Cropper:
         side_x: canvas width in pixels.
         side_y: canvas height in pixels.
         margin: side of the square that is cut, divided by the longer side of the face's box.
+        outside: where the square reaches over the frame, ``repeat`` its edge or ``shift`` the square.
 
     Raises:
         MissingDependency: OpenCV is not installed.
     """
 
-    def __init__(self, *, side_x: int, side_y: int, margin: float) -> None:
-        self.side_x, self.side_y, self.margin = side_x, side_y, margin
+    def __init__(
+        self, *, side_x: int, side_y: int, margin: float, outside: Literal["repeat", "shift"]
+    ) -> None:
+        self.side_x, self.side_y, self.margin, self.outside = side_x, side_y, margin, outside
         self.canvas: Image = np.zeros((1, side_y, side_x, 3), np.uint8)
         self._cv2 = opencv()
 
@@ -287,7 +290,11 @@ class Cropper:
         if box is not None:
             x1, y1, x2, y2 = (float(v) for v in box)
             side = max(1, round(max(x2 - x1, y2 - y1) * self.margin))
+            if self.outside == "shift":
+                side = min(side, height, width)
             left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
+            if self.outside == "shift":
+                left, top = min(max(left, 0), width - side), min(max(top, 0), height - side)
             right, bottom = left + side, top + side
             patch = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
             over = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))

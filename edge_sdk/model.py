@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,14 +17,14 @@ from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
 from edge_sdk.image import Color, Image, check_boxes, check_image
-from edge_sdk.results import Classifications, Detections
+from edge_sdk.results import Classifications, Detections, Liveness
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import LoadOptions, Session, available_targets, find_target
-from edge_sdk.tasks import AnyTask, ClassificationTask, task_of
+from edge_sdk.tasks import AnyTask, ClassificationTask, LivenessTask, task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
 
-Result = TypeVar("Result", bound=Detections | Classifications)
+Result = TypeVar("Result", bound=Detections | Classifications | Liveness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class ModelInfo:
 
     Attributes:
         name: of the model.
-        task: ``"detection"`` or ``"classification"``.
+        task: ``"detection"``, ``"classification"`` or ``"liveness"``.
         labels: class names.
         input_size: (width, height) of the network's canvas.
         target: engine that runs it.
@@ -88,7 +89,8 @@ class Model(Generic[Result]):
             color: order of the channels; ``"bgr"`` for a frame from OpenCV.
 
         Returns:
-            ``Detections`` from a detector, ``Classifications`` from a classifier.
+            ``Detections`` from a detector, ``Classifications`` from a classifier, ``Liveness`` from a liveness network,
+            which always needs boxes.
 
         Raises:
             InputError: not such a frame or boxes, or the model is closed.
@@ -115,12 +117,20 @@ class Model(Generic[Result]):
 
     def _classify(
         self, task: ClassificationTask, image: Image, boxes: npt.ArrayLike | None, color: Color, start: int
-    ) -> Classifications:
+    ) -> Classifications | Liveness:
         """One face after another; the times are those of all faces together."""
-        chosen = (None,) if boxes is None else check_boxes(boxes, image)
+        checked = None if boxes is None else check_boxes(boxes, image)
+        reasons: Sequence[str] = ()
+        if isinstance(task, LivenessTask):
+            if checked is None:
+                raise InputError(
+                    f"{self.info.name} needs the faces' boxes: how much it sees around them is part of the model",
+                    remedy="give boxes=, such as a detector's .boxes",
+                )
+            reasons = task.undecidable(image, checked)
         preparing = inferring = 0
         answers = []
-        for box in chosen:
+        for box in (None,) if checked is None else checked:
             pixels, _ = task.preprocess(image, color, box)
             prepared = now_ns()
             tensors = self.session.infer(pixels)
@@ -131,6 +141,10 @@ class Model(Generic[Result]):
                 inferring + inferred - prepared,
                 inferred,
             )
+        if isinstance(task, LivenessTask):
+            seen = task.decide(answers, reasons)
+            times = StageTimes(preparing, inferring, now_ns() - start)
+            return Liveness(seen.scores, seen.decisions, seen.reasons, times, self._answerer)
         found = task.postprocess(answers)
         times = StageTimes(preparing, inferring, now_ns() - start)
         return Classifications(found.probs, found.names, times, self._answerer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge_sdk.timing import StageTimes
 
 NO_TIMES = StageTimes()
+Decision = Literal["bona fide", "attack", "undecided"]
 Rows = slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | list[int]
 
 
@@ -197,6 +198,69 @@ class Classifications:
                     "score": round(face.score, 4),
                     "probs": {n: round(float(p), 4) for n, p in zip(self.names, face.probs, strict=True)},
                 }
+                for face in self
+            ],
+            "times_ms": _times(self.times),
+            "target": self.target,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFace:
+    """Whether one face is bona fide.
+
+    Attributes:
+        decision: ``bona fide``, ``attack`` or ``undecided``.
+        score: 0..1, how sure the network is that the face is bona fide.
+        reason: why it is undecided, else empty.
+    """
+
+    decision: Decision
+    score: float
+    reason: str
+
+    @property
+    def bona_fide(self) -> bool:
+        """True only for a face that was found bona fide: undecided is no."""
+        return self.decision == "bona fide"
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Which faces of one frame are bona fide, in the order in which they were given.
+
+    Attributes:
+        scores: (N,) float32, 0..1; towards 1 is bona fide.
+        decisions: (N,) ``bona fide``, ``attack`` or ``undecided``.
+        reasons: (N,) why a face is undecided, else empty.
+        times: how long each stage took, all faces together.
+        target: engine and precision that answered.
+    """
+
+    scores: npt.NDArray[np.float32]
+    decisions: tuple[Decision, ...]
+    reasons: tuple[str, ...]
+    times: StageTimes = NO_TIMES
+    target: str = ""
+
+    def __len__(self) -> int:
+        """Number of faces."""
+        return len(self.decisions)
+
+    def __iter__(self) -> Iterator[LiveFace]:
+        """Faces one by one."""
+        for i in range(len(self)):
+            yield self[i]
+
+    def __getitem__(self, row: int) -> LiveFace:
+        """One face."""
+        return LiveFace(self.decisions[row], float(self.scores[row]), self.reasons[row])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: scores to four digits, times in milliseconds."""
+        return {
+            "faces": [
+                {"decision": face.decision, "score": round(face.score, 4), "reason": face.reason}
                 for face in self
             ],
             "times_ms": _times(self.times),

@@ -10,11 +10,12 @@ from edge_sdk.errors import ManifestInvalid
 from edge_sdk.tensors import TensorSpec
 
 Precision = Literal["fp32", "int8"]
-Task = Literal["detection", "classification"]
+Task = Literal["detection", "classification", "liveness"]
 
 MAX_SIDE = 4096
 """Pixels of a canvas's side: far above any detector's, and small enough that a hostile spec takes no memory."""
 MAX_BINS = 64
+LIVENESS_LABELS = ("bona fide", "attack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,15 @@ class FaceCrop:
     """How a face of a frame becomes a classifier's input tensor.
 
     Attributes:
-        kind: ``crop``: a square around the middle of the face's box, the frame's edge repeated where it reaches over.
+        kind: ``crop``: a square around the middle of the face's box.
         margin: side of the square divided by the longer side of the box: 1 shows the box, 2.7 its surroundings too.
+        outside: where the square reaches over the frame: ``repeat`` the frame's edge, or ``shift`` the square into the
+            frame and make it smaller if it must be, so that no pixel is made up.
     """
 
     kind: Literal["crop"]
     margin: float
+    outside: Literal["repeat", "shift"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,21 @@ class DetectionDecode:
 
 
 @dataclass(frozen=True, slots=True)
+class LivenessDecision:
+    """When a face counts as bona fide; everything else does not (ISO/IEC 30107-3's terms).
+
+    Attributes:
+        threshold: bona fide from this score on. Found on a development set and kept through quantization.
+        min_face: pixels of the box's shorter side; a smaller face is undecided.
+        max_outside: share of the box's area that may lie outside the frame; a face cut off further is undecided.
+    """
+
+    threshold: float
+    min_face: int
+    max_outside: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A network as its users see it.
 
@@ -76,9 +95,10 @@ class ModelSpec:
         labels: class names in the order of the network's outputs.
         input: uint8 pixels, NHWC, RGB.
         outputs: for detection, per stride the side logits ``boxN`` (1, h, w, 4 * bins) and the class logits ``clsN``
-            (1, h, w, classes); for classification, ``logits`` (1, classes).
+            (1, h, w, classes); for classification and liveness, ``logits`` (1, classes).
         preprocessing: what the task's kind of input needs.
         decode: for detection.
+        decision: for liveness.
         licence: SPDX expression of the weights.
         provenance: what the weights were trained from, one line a source.
     """
@@ -92,6 +112,7 @@ class ModelSpec:
     decode: DetectionDecode | None
     licence: str
     provenance: tuple[str, ...] = ()
+    decision: LivenessDecision | None = None
 
     def __post_init__(self) -> None:
         """Refuse a spec whose parts contradict each other (ManifestInvalid)."""
@@ -103,6 +124,10 @@ class ModelSpec:
         if not self.labels or len(set(self.labels)) != len(self.labels):
             _contradiction("labels are empty or not distinct")
         sizes = self._check_detector() if self.task == "detection" else self._check_classifier()
+        if (self.decision is not None) != (self.task == "liveness"):
+            _contradiction("a liveness network needs a decision, and no other may have one")
+        if self.decision is not None:
+            self._check_decision(self.decision)
         found = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
         if found != sizes or len(self.outputs) != len(sizes):
             _contradiction(f"outputs {found} are not what a {self.task} network of this spec gives: {sizes}")
@@ -146,6 +171,14 @@ class ModelSpec:
         if not 0.5 <= self.preprocessing.margin <= 10:
             _contradiction(f"margin is {self.preprocessing.margin}, expected 0.5 to 10")
         return {"logits": ((1, len(self.labels)), "float32")}
+
+    def _check_decision(self, decision: LivenessDecision) -> None:
+        if self.labels != LIVENESS_LABELS:
+            _contradiction(f"labels of a liveness network are {self.labels}, expected {LIVENESS_LABELS}")
+        _within("min_face", decision.min_face, 1, MAX_SIDE)
+        for name, share in (("threshold", decision.threshold), ("max_outside", decision.max_outside)):
+            if not 0 < share < 1:
+                _contradiction(f"{name} is {share}, expected between 0 and 1")
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

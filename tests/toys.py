@@ -41,7 +41,7 @@ CLASSIFIER = ModelSpec(
     labels=LABELS,
     input=TensorSpec("pixels", (1, CROP, CROP, 3), "uint8", "NHWC"),
     outputs=(TensorSpec("logits", (1, len(LABELS)), "float32", "NC"),),
-    preprocessing=FaceCrop(kind="crop", margin=1.0),
+    preprocessing=FaceCrop(kind="crop", margin=1.0, outside="repeat"),
     decode=None,
     licence="Apache-2.0",
 )

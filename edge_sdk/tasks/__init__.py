@@ -6,6 +6,7 @@ from edge_sdk.errors import InputError
 from edge_sdk.spec import ModelSpec
 from edge_sdk.tasks.classification import ClassificationTask
 from edge_sdk.tasks.detection import DetectionTask
+from edge_sdk.tasks.liveness import LivenessTask
 
 AnyTask = DetectionTask | ClassificationTask
 
@@ -26,7 +27,7 @@ def task_of(spec: ModelSpec, *, confidence: float | None = None) -> AnyTask:
         raise InputError(
             f"{spec.name} answers for every face: a confidence means nothing to it", remedy="leave it out"
         )
-    return ClassificationTask(spec)
+    return LivenessTask(spec) if spec.task == "liveness" else ClassificationTask(spec)
 
 
-__all__ = ["AnyTask", "ClassificationTask", "DetectionTask", "task_of"]
+__all__ = ["AnyTask", "ClassificationTask", "DetectionTask", "LivenessTask", "task_of"]

@@ -26,7 +26,9 @@ class ClassificationTask:
         assert isinstance(spec.preprocessing, FaceCrop), "the spec has checked this"
         self.spec = spec
         _, height, width, _ = spec.input.shape
-        self._crop = Cropper(side_x=width, side_y=height, margin=spec.preprocessing.margin)
+        self._crop = Cropper(
+            side_x=width, side_y=height, margin=spec.preprocessing.margin, outside=spec.preprocessing.outside
+        )
 
     def preprocess(
         self, image: Image, color: Color = "rgb", box: npt.NDArray[np.float32] | None = None

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edge_quantize.data import LabelledPicture, read_pictures
 from edge_quantize.report import Floats, Progress, Report, with_intervals
 from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.image import Image
 from edge_sdk.target import Session
 from edge_sdk.tasks import ClassificationTask
 
@@ -35,20 +36,26 @@ def answers(
     """
     answered, truth = [], []
     for done, (item, image) in enumerate(read_pictures(items)):
-        height, width = image.shape[:2]
         if len(item.classes) != 1:
             raise InputError(
                 f"{item.path} shows {len(item.classes)} faces, a classifier is measured on one a picture",
                 remedy="give DIR/LABEL/*.png crops",
             )
-        (fractions,) = item.boxes
-        whole = (fractions == (0, 0, 1, 1)).all()
-        box = None if whole else (fractions * (width, height, width, height)).astype(np.float32)
-        pixels, _ = task.preprocess(image, "rgb", box)
+        pixels, _ = task.preprocess(image, "rgb", box_of(item, image))
         answered.append(int(task.logits(session.infer(pixels)).argmax()))
         truth.append(int(item.classes[0]))
         progress(done + 1, len(items))
     return np.array(answered, np.int64), np.array(truth, np.int64)
+
+
+def box_of(item: LabelledPicture, image: Image) -> npt.NDArray[np.float32] | None:
+    """(4,) of the one face in frame pixels; None for a picture that is the crop itself."""
+    height, width = image.shape[:2]
+    (fractions,) = item.boxes
+    if (fractions == (0, 0, 1, 1)).all():
+        return None
+    box: npt.NDArray[np.float32] = (fractions * (width, height, width, height)).astype(np.float32)
+    return box
 
 
 def evaluate(
@@ -62,7 +69,7 @@ def evaluate(
         labels: class names.
         seed: of the bootstrap.
     """
-    sklearn = _sklearn()
+    sklearn = sklearn_metrics()
     classes = np.arange(len(labels))
     present = np.unique(truth)
 
@@ -86,7 +93,12 @@ def evaluate(
     )
 
 
-def _sklearn() -> Any:
+def sklearn_metrics() -> Any:
+    """The module ``sklearn.metrics``.
+
+    Raises:
+        MissingDependency: scikit-learn is not installed.
+    """
     try:
         from sklearn import metrics
     except ImportError as error:

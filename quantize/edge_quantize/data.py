@@ -2,6 +2,8 @@
 
 - ``DIR/LABEL/*.png``: face crops; the box is the whole picture (the protocol of the FER2013 and KDEF studies);
 - ``DIR/images/*`` with ``DIR/labels/*.txt``: YOLO layout, lines of ``class cx cy w h`` as fractions;
+- ``DIR/bona_fide/*`` with ``DIR/SPECIES/*`` for each attack species, for liveness: every picture is a crop with the
+  model's margin, or, with a ``DIR/boxes.csv`` (``file,x1,y1,x2,y2``, pixels), a frame with one face;
 - a flat folder of pictures: calibration only.
 
 Nothing is skipped silently: an unreadable or unlabelled file is an InputError that names it.
@@ -9,6 +11,7 @@ Nothing is skipped silently: an unreadable or unlabelled file is an InputError t
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +24,12 @@ from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import CalibrationFailed, InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.sources.files import PICTURES
+from edge_sdk.spec import LIVENESS_LABELS
 from edge_sdk.tasks import AnyTask
 from edge_sdk.tensors import Array
+
+BONA_FIDE = "bona_fide"
+"""Folder of bona fide pictures; every other folder beside it is an attack species."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,13 @@ class LabelledPicture:
     Attributes:
         boxes: (N, 4) xyxy as fractions of width and height.
         classes: (N,) indices into the model's labels.
+        group: folder that it came from, in the layouts that have one: of an attack, its species.
     """
 
     path: Path
     boxes: npt.NDArray[np.float64]
     classes: npt.NDArray[np.int64]
+    group: str = ""
 
 
 def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
@@ -54,6 +63,8 @@ def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
         for file in sorted((folder / "labels").glob("*.txt")):
             if file.stem not in stems:
                 raise InputError(f"{file} has no picture in {folder / 'images'}", remedy="add or remove one")
+    elif tuple(labels) == LIVENESS_LABELS:
+        items = _presentations(folder)
     else:
         items = _class_folders(folder, labels)
     if not items:
@@ -129,8 +140,52 @@ def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]
                 f"folder {sub} names no class of the model", remedy=f"classes: {', '.join(labels)}"
             )
         whole, which = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([labels.index(sub.name)])
-        items += [LabelledPicture(p, whole, which) for p in _pictures(sub)]
+        items += [LabelledPicture(p, whole, which, sub.name) for p in _pictures(sub)]
     return items
+
+
+def _presentations(folder: Path) -> list[LabelledPicture]:
+    """Bona fide pictures and attacks by species, with the faces' boxes where the folder gives them."""
+    if stray := _pictures(folder):
+        raise InputError(f"{stray[0]} lies in no folder", remedy=f"use {BONA_FIDE}/ and a folder a species")
+    groups = sorted(p for p in folder.iterdir() if p.is_dir())
+    if not any(p.name == BONA_FIDE for p in groups):
+        raise InputError(
+            f"{folder} has no folder {BONA_FIDE}", remedy=f"use {BONA_FIDE}/ and a folder a species"
+        )
+    boxes = _read_boxes(folder / "boxes.csv")
+    items = []
+    for group in groups:
+        which = np.array([0 if group.name == BONA_FIDE else 1])
+        for path in _pictures(group):
+            box = np.array([[0.0, 0.0, 1.0, 1.0]])
+            if boxes is not None:
+                key = path.relative_to(folder).as_posix()
+                if key not in boxes:
+                    raise InputError(f"boxes.csv in {folder} has no line for {key}", remedy="add it")
+                height, width = read_image(path).shape[:2]
+                box = np.array([boxes[key]]) / (width, height, width, height)
+            items.append(LabelledPicture(path, box, which, group.name))
+    return items
+
+
+def _read_boxes(file: Path) -> dict[str, tuple[float, ...]] | None:
+    """Lines ``file,x1,y1,x2,y2`` after a header; None where there is no such file."""
+    if not file.exists():
+        return None
+    boxes: dict[str, tuple[float, ...]] = {}
+    with file.open(encoding="utf-8", newline="") as f:
+        for number, row in enumerate(csv.reader(f), 1):
+            if number == 1 and row == ["file", "x1", "y1", "x2", "y2"]:
+                continue
+            try:
+                name, x1, y1, x2, y2 = row[0], *(float(v) for v in row[1:])
+                if not (len(row) == 5 and x1 < x2 and y1 < y2):
+                    raise ValueError("not file,x1,y1,x2,y2 with x1 < x2 and y1 < y2")
+            except (ValueError, IndexError) as error:
+                raise InputError(f"{file} line {number}: {error}", remedy="mend the line") from error
+            boxes[name] = (x1, y1, x2, y2)
+    return boxes
 
 
 def _yolo_item(folder: Path, picture: Path, classes: int) -> LabelledPicture:

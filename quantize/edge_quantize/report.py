@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,12 @@ Progress = Callable[[int, int], None]
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "detection": ("map50", "map50_95", "precision", "recall", "f1", "accuracy"),
     "classification": ("accuracy", "macro_f1", "uar"),
+    "liveness": ("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100", "auc"),
 }
 """What is measured of a network of each task."""
+
+ERROR_RATES = frozenset(("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100"))
+"""Metrics of which less is better."""
 
 _REPLICAS = 200
 
@@ -39,8 +43,9 @@ class Report:
     Attributes:
         metrics: those of ``METRICS`` for the task.
         per_class: label to figures, the one that says how well the class is answered first: ``ap50`` of a detector,
-            ``recall`` of a classifier; and the number of faces.
-        confusion: row: true class; column: answered class; a detector has a last one for faces that were not found.
+            ``recall`` of a classifier, ``rejected`` of an attack species; and the number of faces.
+        confusion: row: true class; column: answered class; a detector has a last one for faces that were not found; of
+            a liveness network, a row for bona fide and each species, and columns bona fide and attack.
         best_confidence: of a detector, where mean F1 is greatest.
     """
 
@@ -55,7 +60,11 @@ class Report:
 
 
 def with_intervals(
-    point: Mapping[str, float], figures: Callable[[Floats], Mapping[str, float]], pictures: int, seed: int
+    point: Mapping[str, float],
+    figures: Callable[[Floats], Mapping[str, float]],
+    pictures: int,
+    seed: int,
+    strata: Sequence[str] | None = None,
 ) -> dict[str, Metric]:
     """Figures with percentile-bootstrap intervals.
 
@@ -64,11 +73,15 @@ def with_intervals(
         figures: the same figures with each picture counted as often as its weight says, (pictures,).
         pictures: how many there are; whole pictures are resampled.
         seed: of the resampling.
+        strata: (pictures,) group of each; resampled within, so that no group is ever empty. None for one group.
     """
     rng = np.random.default_rng(seed)
+    groups = np.zeros(pictures, int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    members = [np.flatnonzero(groups == group) for group in range(groups.max() + 1)]
     replicas: dict[str, list[float]] = {name: [] for name in point}
     for _ in range(_REPLICAS):
-        weights = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures).astype(float)
+        drawn = np.concatenate([rows[rng.integers(0, len(rows), len(rows))] for rows in members])
+        weights = np.bincount(drawn, minlength=pictures).astype(float)
         for name, value in figures(weights).items():
             replicas[name].append(value)
     return {

@@ -133,7 +133,7 @@ def test_a_crop_is_what_an_endless_edge_would_show(left, top, side, margin):
     box = np.array([left, top, left + side, top + side], np.float32)
     if left + side <= 0 or top + side <= 0 or left >= 90 or top >= 60:
         return
-    crop = Cropper(side_x=16, side_y=16, margin=margin)(frame, box)
+    crop = Cropper(side_x=16, side_y=16, margin=margin, outside="repeat")(frame, box)
     reach = 400
     endless = np.pad(frame, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     whole = max(1, round(side * margin))
@@ -156,8 +156,8 @@ def test_softmax_is_a_share_whatever_it_is_given(logits):
     [
         {"decode": toys.SPEC.decode},
         {"preprocessing": toys.SPEC.preprocessing},
-        {"preprocessing": FaceCrop("crop", 0.0)},
-        {"preprocessing": FaceCrop("crop", 1e9)},
+        {"preprocessing": FaceCrop("crop", 0.0, "repeat")},
+        {"preprocessing": FaceCrop("crop", 1e9, "repeat")},
         {"outputs": toys.SPEC.outputs},
         {"labels": ()},
     ],

@@ -61,7 +61,7 @@ def classifiers(draw):
         labels=labels,
         input=TensorSpec(draw(texts), (1, height, width, 3), "uint8", "NHWC"),
         outputs=(TensorSpec("logits", (1, len(labels)), "float32", "NC"),),
-        preprocessing=FaceCrop("crop", draw(st.floats(0.5, 10))),
+        preprocessing=FaceCrop("crop", draw(st.floats(0.5, 10)), draw(st.sampled_from(["repeat", "shift"]))),
         decode=None,
         licence=draw(texts),
     )

@@ -1,0 +1,158 @@
+"""Presentation-attack-detection figures by ISO/IEC 30107-3, a picture being one presentation.
+
+apcer       of one attack species: share of its presentations that are taken for bona fide; the worst species counts.
+bpcer       share of bona fide presentations that are taken for attacks.
+acer        mean of the two.
+d_eer       where both are equal as the threshold moves, for the species for which that is worst.
+bpcer10     bpcer at the threshold at which that species' apcer is 10 % at most; 20 and 100: 5 % and 1 %.
+auc         area under the curve of all attacks together (scikit-learn).
+
+Rates at the frozen threshold have Clopper-Pearson intervals, the others bootstrap intervals over the pictures of each
+species. What the
+network cannot judge counts as rejected: it fails closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_quantize.classification import box_of, sklearn_metrics
+from edge_quantize.data import BONA_FIDE, LabelledPicture, read_pictures
+from edge_quantize.report import METRICS, Floats, Metric, Progress, Report, with_intervals
+from edge_sdk.errors import InputError
+from edge_sdk.target import Session
+from edge_sdk.tasks import LivenessTask
+
+_WORKING_POINTS = {"bpcer10": 0.10, "bpcer20": 0.05, "bpcer100": 0.01}
+
+
+def scores(
+    session: Session,
+    task: LivenessTask,
+    items: Sequence[LabelledPicture],
+    progress: Progress = lambda done, total: None,
+) -> tuple[Floats, tuple[str, ...]]:
+    """Run a session over labelled faces.
+
+    Returns:
+        (N,) scores, 1 towards bona fide, 0 where a face cannot be judged; and the folder that each came from.
+    """
+    found = []
+    for done, (item, image) in enumerate(read_pictures(items)):
+        box = box_of(item, image)
+        reasons: tuple[str, ...] = ("",) if box is None else task.undecidable(image, box[None])
+        pixels, _ = task.preprocess(image, "rgb", box)
+        answer = task.decide([task.logits(session.infer(pixels))], reasons)
+        found.append(0.0 if answer.reasons[0] else float(answer.scores[0]))
+        progress(done + 1, len(items))
+    return np.array(found), tuple(item.group for item in items)
+
+
+def evaluate(found: Floats, groups: Sequence[str], threshold: float, *, seed: int = 0) -> Report:
+    """Rates of a set of scores.
+
+    Args:
+        found: (N,) scores, 1 towards bona fide.
+        groups: of each, ``bona_fide`` or the name of its attack species.
+        threshold: bona fide from this score on.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: no bona fide picture, or no attack.
+    """
+    names = np.array(groups)
+    species = sorted(set(groups) - {BONA_FIDE})
+    if not species or len(species) == len(set(groups)):
+        raise InputError(
+            f"the set holds {', '.join(sorted(set(groups))) or 'nothing'}: rates need bona fide pictures and attacks",
+            remedy=f"give DIR/{BONA_FIDE}/* and DIR/SPECIES/*",
+        )
+    genuine = names == BONA_FIDE
+    accepted = found >= threshold
+    counts = {name: (int(accepted[names == name].sum()), int((names == name).sum())) for name in species}
+    apcer = {name: passed / total for name, (passed, total) in counts.items()}
+    worst = max(species, key=lambda name: apcer[name])
+    turned_away = int((~accepted[genuine]).sum())
+
+    def figures(weights: Floats) -> dict[str, float]:
+        at = {
+            name: float(np.average(accepted[names == name], weights=weights[names == name]))
+            for name in species
+        }
+        rejected = float(np.average(~accepted[genuine], weights=weights[genuine]))
+        curves = {name: det(found, genuine, names == name, weights) for name in species}
+        eers = {name: equal_error(*curve) for name, curve in curves.items()}
+        hardest = max(species, key=lambda name: eers[name])
+        points = {name: bpcer_at(*curves[hardest], limit) for name, limit in _WORKING_POINTS.items()}
+        area = sklearn_metrics().roc_auc_score(genuine, found, sample_weight=weights)
+        worst_rate = max(at.values())
+        everything = {"apcer_worst": worst_rate, "bpcer": rejected, "acer": (worst_rate + rejected) / 2}
+        return {**everything, "d_eer": eers[hardest], **points, "auc": float(area)}
+
+    point = figures(np.ones(len(found)))
+    metrics = with_intervals(point, figures, len(found), seed, strata=groups)
+    metrics["apcer_worst"] = clopper_pearson(*counts[worst])
+    metrics["bpcer"] = clopper_pearson(turned_away, int(genuine.sum()))
+    return Report(
+        metrics={name: metrics[name] for name in METRICS["liveness"]},
+        per_class={
+            name: {
+                "rejected": 1 - apcer[name],
+                "faces": float(counts[name][1]),
+                "apcer": apcer[name],
+                "apcer_low": (interval := clopper_pearson(*counts[name])).low,
+                "apcer_high": interval.high,
+                "d_eer": equal_error(*det(found, genuine, names == name, np.ones(len(found)))),
+            }
+            for name in species
+        },
+        confusion=[
+            [int(genuine.sum()) - turned_away, turned_away],
+            *([p, t - p] for p, t in counts.values()),
+        ],
+    )
+
+
+def clopper_pearson(events: int, trials: int) -> Metric:
+    """A rate with its exact 95 % interval (Clopper and Pearson 1934)."""
+    from scipy.stats import beta  # scikit-learn brings it
+
+    low = float(beta.ppf(0.025, events, trials - events + 1)) if events else 0.0
+    high = float(beta.ppf(0.975, events + 1, trials - events)) if events < trials else 1.0
+    return Metric(events / trials, low, high)
+
+
+def det(
+    found: Floats, genuine: npt.NDArray[np.bool_], attack: npt.NDArray[np.bool_], weights: Floats
+) -> tuple[Floats, Floats]:
+    """(K,) apcer and (K,) bpcer at every threshold that tells scores apart, from accepting all to accepting none."""
+    thresholds = np.append(np.unique(found[genuine | attack]), np.inf)
+    return (
+        1 - _share_below(found[attack], weights[attack], thresholds),
+        _share_below(found[genuine], weights[genuine], thresholds),
+    )
+
+
+def equal_error(apcer: Floats, bpcer: Floats) -> float:
+    """Where the curve meets its diagonal, between the two thresholds that lie on either side of it."""
+    after = int(np.argmax(bpcer >= apcer))
+    if after == 0 or bpcer[after] == apcer[after]:
+        return float(bpcer[after])
+    gap_before, gap_after = (apcer - bpcer)[after - 1], (bpcer - apcer)[after]
+    share = gap_before / (gap_before + gap_after)
+    return float(bpcer[after - 1] + share * (bpcer[after] - bpcer[after - 1]))
+
+
+def bpcer_at(apcer: Floats, bpcer: Floats, limit: float) -> float:
+    """The least bpcer at which apcer is ``limit`` at most."""
+    return float(bpcer[apcer <= limit].min())
+
+
+def _share_below(values: Floats, weights: Floats, thresholds: Floats) -> Floats:
+    order = np.argsort(values)
+    passed = np.append(0.0, np.cumsum(weights[order]))
+    shares: Floats = passed[np.searchsorted(values[order], thresholds, side="left")] / passed[-1]
+    return shares
