@@ -5,7 +5,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check test-pythons train-fer-yolo11n zoo wheel clean
+.PHONY: help demo test check test-pythons train-fer-yolo11n train-fer-gmenet train-pad-minifasnet zoo wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -51,6 +51,9 @@ wheel: $(DEV)/done
 train-fer-yolo11n: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.train training/recipes/fer-yolo11n.toml --data $(DATA) --work runs/fer-yolo11n
 	@$(DEV)/bin/python -m edge_training.export fer-yolo11n runs/fer-yolo11n/detector.best.safetensors
+
+train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
 
 zoo: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.release fer-yolo11n --data $(DATA) --work runs/release

@@ -12,8 +12,11 @@ from edge_training.data import fer2013
 from edge_training.networks import CLASSIFIERS, DETECTORS
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
 from edge_training.stages.detector import DetectorOptions, DetectorStage
+from edge_training.stages.liveness import LivenessOptions, LivenessStage
 from edge_training.stages.student import StudentOptions, StudentStage
 from edge_training.train import Stage
+
+NETWORKS = (*CLASSIFIERS, "padnet")
 
 
 def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
@@ -24,12 +27,25 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
             read.
     """
     network = recipe.get("network")
-    if network not in CLASSIFIERS:
+    if network not in NETWORKS:
         raise InputError(
-            f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(CLASSIFIERS)}"
+            f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(NETWORKS)}"
         )
-    faces = fer2013.read(data / "fer2013")
     seed = int(recipe.get("seed", 1))
+    stages: list[Stage] = []
+    if network == "padnet":
+        for table in recipe.get("stage", []):
+            options = {key: value for key, value in table.items() if key != "kind"}
+            stages.append(LivenessStage(_options(LivenessOptions, options), data, seed))
+    else:
+        stages = _expression_stages(recipe, network, data, seed)
+    if not stages:
+        raise InputError("the recipe has no [[stage]]", remedy="add one with kind = 'classifier'")
+    return stages
+
+
+def _expression_stages(recipe: Mapping[str, Any], network: str, data: Path, seed: int) -> list[Stage]:
+    faces = fer2013.read(data / "fer2013")
     stages: list[Stage] = []
     for table in recipe.get("stage", []):
         options = dict(table)
@@ -45,8 +61,6 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
                 f"{network} has no stage of kind {kind!r}",
                 remedy="use classifier, detector (for a YOLO) or student (for gmenet)",
             )
-    if not stages:
-        raise InputError("the recipe has no [[stage]]", remedy="add one with kind = 'classifier'")
     return stages
 
 

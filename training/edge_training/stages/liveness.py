@@ -1,0 +1,212 @@
+"""Bona fide or attack, to the liveness network, on simulated attacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from edge_quantize.data import BONA_FIDE
+from edge_sdk.errors import InputError
+from edge_sdk.image import Cropper, Image
+from edge_training.data.attacks import SPECIES, Simulator
+from edge_training.data.portraits import UltraLight, read_backgrounds, read_portraits
+from edge_training.networks.pad import SIDE, PadNet, spectrum_of
+from edge_training.stages.common import pixels
+from edge_training.train import Schedule
+
+MARGIN = 2.7
+SPLITS = ("test", "dev", "train")
+"""By portrait: of every ten one is for the test, one for development, eight are for training."""
+
+_JITTER = 0.1
+
+
+@dataclass(frozen=True)
+class LivenessOptions:
+    """Keys of a ``kind = "liveness"`` stage."""
+
+    epochs: int
+    presentations: int = 24_000
+    """Pictures that are made for training, half of them bona fide."""
+    species: tuple[str, ...] | list[str] = SPECIES
+    """Attacks that are trained on; the others are unseen."""
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    spectrum_gain: float = 0.5
+    smoothing: float = 0.05
+    dev_presentations: int = 2_000
+    processes: int = 2
+    """That make pictures."""
+
+    def __post_init__(self) -> None:
+        """Refuse a species that nobody can simulate."""
+        if not self.species or set(self.species) - set(SPECIES):
+            raise InputError(
+                f"species = {sorted(self.species)} in the recipe's stage",
+                remedy=f"use some of {', '.join(SPECIES)}",
+            )
+
+
+class LivenessStage:
+    """Presentations, to PadNet."""
+
+    name = "liveness"
+    best_by = "auc_worst"
+
+    def __init__(self, options: LivenessOptions, folder: Path, seed: int) -> None:
+        self.options, self.folder, self.seed = options, folder, seed
+        self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
+        self._train: tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]] | None = None
+        self._dev: tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]] | None = None
+
+    def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
+        torch.manual_seed(self.seed)
+        network = PadNet(dropout=self.options.dropout)
+        if previous is not None:
+            network.load_state_dict(previous)
+        options = self.options
+        made = partial(presentations, self.folder, processes=options.processes)
+        groups = tuple(options.species)
+        self._train = made("train", options.presentations, groups, seed=self.seed)
+        self._dev = made("dev", options.dev_presentations, SPECIES, seed=self.seed)
+        return network
+
+    def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
+        assert self._train is not None, "network() comes first"
+        return _Batches(*self._train, self.options.batch, (self.seed, 3, epoch))
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+        images, attack = batch
+        x = pixels(images)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits, spectrum = network(x)
+        decision = nn.functional.cross_entropy(logits.float(), attack, label_smoothing=self.options.smoothing)
+        auxiliary = nn.functional.mse_loss(spectrum.float(), spectrum_of(x))
+        value = decision + self.options.spectrum_gain * auxiliary
+        return value, {"decision": float(decision.detach()), "spectrum": float(auxiliary.detach())}
+
+    def lr_factor(self, parameter: str) -> float:
+        return 1.0
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Area under the curve of each species against bona fide, on portraits that training never saw."""
+        assert self._dev is not None, "network() comes first"
+        images, groups = self._dev
+        device = next(network.parameters()).device
+        scores = []
+        for start in range(0, len(images), 256):
+            logits, _ = network(pixels(torch.from_numpy(images[start : start + 256]).to(device)))
+            scores.append(logits.softmax(1)[:, 0].cpu().numpy())
+        score = np.concatenate(scores)
+        genuine = groups == BONA_FIDE
+        areas = {}
+        for name in SPECIES:
+            rows = genuine | (groups == name)
+            areas[f"auc_{name}"] = float(roc_auc_score(genuine[rows], score[rows]))
+        # Only species that were trained on choose the weights: an unseen one must stay unseen.
+        return {**areas, "auc_worst": min(areas[f"auc_{name}"] for name in self.options.species)}
+
+
+class _Batches(Dataset[tuple[Tensor, ...]]):
+    def __init__(
+        self, images: npt.NDArray[np.uint8], groups: npt.NDArray[np.str_], batch: int, key: tuple[int, ...]
+    ) -> None:
+        self.images, self.batch, self.key = images, batch, key
+        self.attack = (groups != BONA_FIDE).astype(np.int64)
+        self.rows = np.random.default_rng(key).permutation(len(images))
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.batch
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        rows = self.rows[index * self.batch : (index + 1) * self.batch]
+        images = self.images[rows]
+        flip = np.random.default_rng((*self.key, index)).random(len(rows)) < 0.5
+        images[flip] = images[flip, :, ::-1]
+        return torch.from_numpy(images), torch.from_numpy(self.attack[rows])
+
+
+def presentations(
+    folder: Path, split: str, count: int, species: Sequence[str], *, seed: int, processes: int = 2
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
+    """Make presentations of a split: half of them bona fide, the others evenly of each species.
+
+    Args:
+        folder: with ``faces/``, ``backgrounds/`` and ``peers/``.
+        split: one of ``SPLITS``.
+        count: of pictures.
+        species: of attacks.
+        seed: the same seed makes the same pictures, however many processes make them.
+        processes: that share the work.
+
+    Returns:
+        (count, 80, 80, 3) uint8 crops, and (count,) ``bona_fide`` or the species of each.
+    """
+    rng = np.random.default_rng((seed, SPLITS.index(split)))
+    groups = np.where(
+        np.arange(count) % 2 == 0, BONA_FIDE, np.array(species)[np.arange(count) // 2 % len(species)]
+    )
+    tasks = [
+        (split, int(face), str(group), (seed, SPLITS.index(split), number))
+        for number, (face, group) in enumerate(zip(rng.integers(0, 2**31, count), groups, strict=True))
+    ]
+    title = f"{split} presentations"
+    quiet = not sys.stderr.isatty()
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (folder,)) as pool:
+        made = list(tqdm(pool.map(_make, tasks, chunksize=64), title, len(tasks), disable=quiet, leave=False))
+    return np.stack(made), groups
+
+
+T = TypeVar("T")
+_simulators: dict[str, Simulator] = {}
+_cropper: Cropper | None = None
+
+
+def _start(folder: Path) -> None:
+    """Read what every presentation is made from, once a process."""
+    global _cropper
+    import cv2
+
+    cv2.setNumThreads(1)
+    portraits = read_portraits(
+        folder / "faces", UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
+    )
+    backgrounds = read_backgrounds(folder / "backgrounds")
+    for split in SPLITS:
+        _simulators[split] = Simulator(part_of(portraits, split), part_of(backgrounds, split))
+    _cropper = Cropper(side_x=SIDE, side_y=SIDE, margin=MARGIN, outside="shift")
+
+
+def part_of(items: Sequence[T], split: str) -> list[T]:
+    """The portraits or photographs of a split: no split shares one with another."""
+    return [item for i, item in enumerate(items) if SPLITS[min(i % 10, 2)] == split]
+
+
+def _make(task: tuple[str, int, str, tuple[int, ...]]) -> Image:
+    split, face, group, seed = task
+    assert _cropper is not None
+    simulator, rng = _simulators[split], np.random.default_rng(seed)
+    frame, box = simulator(face % len(simulator.portraits), group, rng)
+    # A detector's boxes are never quite right.
+    size = float(box[2] - box[0])
+    shift, grow = rng.uniform(-_JITTER / 2, _JITTER / 2, 2) * size, rng.uniform(-_JITTER, _JITTER) * size / 2
+    box = box + np.array([shift[0] - grow, shift[1] - grow, shift[0] + grow, shift[1] + grow])
+    crop: Image = _cropper(np.ascontiguousarray(frame), box)[0].copy()
+    return crop
