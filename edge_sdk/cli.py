@@ -14,8 +14,8 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, opencv, write_image
 from edge_sdk.model import Model, load, names_a_file
-from edge_sdk.results import Classifications, Detections, Face, Liveness
+from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
 from edge_sdk.target import available_targets
@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
     sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     sub.add_argument("--conf", type=float, metavar="F", help="report faces from this score on")
+    sub.add_argument(
+        "--faces",
+        metavar="MODEL",
+        help="detector that finds the faces for a classifier or liveness network (default: none for a classifier, "
+        "which then takes a picture as one crop; fer-yolo11n for liveness)",
+    )
     sub.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
     _engine_options(sub)
 
@@ -159,22 +165,47 @@ def _predict(args: argparse.Namespace) -> int:
     if args.save is not None:
         _make_folder(args.save)
     # The source first: a wrong path should not wait for a model to load.
-    with open_source(args.source) as source, _load(args, confidence=args.conf) as model:
+    with open_source(args.source) as source, ExitStack() as stack:
+        model, detector = _models(args, stack)
         if not args.json:
             info = model.info
             print(f"{info.name} on {info.target} {info.precision} ({info.chosen})", file=sys.stderr)
         for frame in source:
-            found = model(frame.image)
+            boxes = None if detector is None else detector(frame.image).boxes
+            found = model(frame.image) if boxes is None else model(frame.image, boxes=boxes)
             if args.json:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
-                print(json.dumps({**record, **found.to_dict()}), flush=True)
+                print(json.dumps({**record, **found.to_dict(), **_places(boxes)}), flush=True)
             else:
                 print(f"{frame.name}: {_describe(found)}", flush=True)
             if args.save is not None:
-                _save(args.save / _picture_name(frame.name), annotate(frame.image, found), Path(args.source))
+                picture = annotate(frame.image, found, boxes)
+                _save(args.save / _picture_name(frame.name), picture, Path(args.source))
             if args.limit is not None and frame.index + 1 >= args.limit:
                 break
     return 0
+
+
+def _models(args: argparse.Namespace, stack: ExitStack) -> tuple[Model[Any], Model[Detections] | None]:
+    """The model asked for, and the detector that finds its faces if it needs one."""
+    given = names_a_file(args.model)
+    task = (Bundle.open(args.model).manifest.spec if given else zoo.spec(args.model)).task
+    # --conf is the detector's, whichever of the two that is.
+    model = stack.enter_context(_load(args, confidence=args.conf if task == "detection" else None))
+    if model.info.task == "detection":
+        if args.faces is not None:
+            raise InputError(f"{model.info.name} finds faces itself", remedy="leave --faces out")
+        return model, None
+    name = args.faces or (DEFAULT_DETECTOR if model.info.task == "liveness" else None)
+    if name is None:
+        return model, None
+    detector: Model[Detections] = load(name, threads=args.threads, confidence=args.conf)
+    return model, stack.enter_context(detector)
+
+
+def _places(boxes: Any) -> dict[str, Any]:
+    """Where the faces were that a result of a classifier speaks of."""
+    return {} if boxes is None else {"boxes": [[round(float(v), 1) for v in box] for box in boxes]}
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -340,8 +371,13 @@ def _print_gate(bundle: Bundle) -> None:
         )
 
 
+DEFAULT_DETECTOR = "fer-yolo11n"
+
+
 def _describe(found: Detections | Classifications | Liveness) -> str:
     total = f"{found.times.total_ms:.1f} ms"
+    if not isinstance(found, Detections) and not len(found):
+        return f"no face, {total}"
     if isinstance(found, Liveness):
         return "; ".join(f"{f.decision} {f.score:.2f} {f.reason}".rstrip() for f in found) + f", {total}"
     if isinstance(found, Classifications):
@@ -354,28 +390,41 @@ def _describe(found: Detections | Classifications | Liveness) -> str:
     return f"{len(found)} face{'s' if len(found) > 1 else ''}: {faces}, {total}"
 
 
-def annotate(image: Image, found: Detections | Classifications) -> Image:
+def annotate(image: Image, found: Detections | Classifications | Liveness, boxes: Any = None) -> Image:
     """A copy of the picture with each face boxed and named; lines and letters grow with the picture.
 
-    A classifier's one answer, which is for the picture as a whole, is written into its upper left corner.
+    Args:
+        image: (H, W, 3) RGB.
+        found: what a model said of it.
+        boxes: (N, 4) the faces that a classifier or a liveness network was asked about; None for one whole picture.
     """
+    if isinstance(found, Detections):
+        boxes = found.boxes
+    places = [(0, 0, image.shape[1] - 1, image.shape[0] - 1)] if boxes is None else boxes
     cv2 = opencv()
     canvas = image.copy()
     unit = max(image.shape[:2]) / 640
     thickness, size = max(1, round(2 * unit)), max(0.4, 0.6 * unit)
-    whole = (0, 0, image.shape[1] - 1, image.shape[0] - 1)
-    for face in found:
-        x1, y1, x2, y2 = (round(float(v)) for v in (face.box if isinstance(face, Face) else whole))
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 200, 80), thickness)
-        text = f"{face.label} {face.score:.2f}"
+    faces: Iterable[Face | Classification | LiveFace] = found
+    for face, place in zip(faces, places, strict=True):
+        x1, y1, x2, y2 = (round(float(v)) for v in place)
+        text, colour = _caption(face)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
         (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
         left = max(0, min(x1, image.shape[1] - w))
         top = y1 - h - base if y1 >= h + base else y1
-        cv2.rectangle(canvas, (left, top), (left + w, top + h + base), (0, 200, 80), -1)
+        cv2.rectangle(canvas, (left, top), (left + w, top + h + base), colour, -1)
         cv2.putText(
             canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thickness, cv2.LINE_AA
         )
     return canvas
+
+
+def _caption(face: Face | Classification | LiveFace) -> tuple[str, tuple[int, int, int]]:
+    """What is written beside a face, and in which colour: green, or red for what is not bona fide."""
+    if isinstance(face, LiveFace):
+        return f"{face.decision} {face.score:.2f}", (0, 200, 80) if face.bona_fide else (230, 60, 40)
+    return f"{face.label} {face.score:.2f}", (0, 200, 80)
 
 
 def _picture_name(frame: str) -> str:

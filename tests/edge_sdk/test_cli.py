@@ -11,10 +11,14 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
 
+from edge_sdk.bundle import GoldenCase
 from edge_sdk.cli import annotate, main
 from edge_sdk.errors import BundleError, LoadFailed, MissingDependency
 from edge_sdk.image import read_image, write_image
-from edge_sdk.results import Detections
+from edge_sdk.results import Detections, Liveness
+from edge_sdk.target import Artifact, SessionBase
+from edge_sdk.tasks import ClassificationTask
+from edge_sdk.testing import FakeSession
 
 ROOT = Path(__file__).parents[2]
 
@@ -268,3 +272,70 @@ def test_bench_measures_and_saves(capsys, toy_bundle, toy_engine, tmp_path):
     assert main(["bench", str(toy_bundle), "--duration", "0.2", "-o", str(out)]) == 0
     assert "toy" in capsys.readouterr().out
     assert json.loads(out.read_text())["schema"] == 1
+
+
+@pytest.fixture
+def toy_classifier(tmp_path):
+    """A classifier's bundle beside the detector's; both run on the fake engine, which tells them by their input."""
+    path = tmp_path / "classifier.edge"
+    pixels = ClassificationTask(toys.CLASSIFIER).preprocess(toys.frame())[0]
+    outputs = {n: v.astype(np.float16) for n, v in toys.classify(pixels).items()}
+    toys.bundle(
+        spec=toys.CLASSIFIER,
+        artifact=Artifact({"model.onnx": b"toy"}, ("logits",)),
+        golden=(GoldenCase(toys.frame(), outputs),),
+    ).write(path)
+    return path
+
+
+@pytest.fixture
+def two_engines(toy_engine, monkeypatch):
+    def load(artifact, spec, *, options):
+        return Classifier() if spec.task == "classification" else FakeSession(spec, answer=toys.engine)
+
+    class Classifier(SessionBase):
+        input, outputs = toys.CLASSIFIER.input, toys.CLASSIFIER.outputs
+
+        def infer(self, pixels):
+            return toys.classify(pixels)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(toy_engine, "load", load)
+
+
+def test_predict_takes_a_picture_as_a_classifiers_crop(capsys, toy_classifier, two_engines, picture):
+    assert main(["predict", str(toy_classifier), "--source", picture, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["faces"][0]["label"] == "red"
+    assert "boxes" not in record
+
+
+def test_predict_asks_a_classifier_about_a_detectors_faces(
+    capsys, toy_classifier, toy_bundle, two_engines, picture, tmp_path
+):
+    saved = tmp_path / "saved"
+    asked = ["predict", str(toy_classifier), "--source", picture, "--faces", str(toy_bundle)]
+    assert main([*asked, "--json", "--save", str(saved)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["boxes"]) == len(record["faces"]) == 1
+    assert record["faces"][0]["label"] == "red"
+    assert read_image(next(saved.iterdir())).shape == toys.frame().shape
+    assert main([*asked, "--conf", "0.9999"]) == 0
+    assert "no face" in capsys.readouterr().out
+
+
+def test_predict_refuses_faces_for_a_detector(capsys, toy_bundle, two_engines, picture):
+    assert main(["predict", str(toy_bundle), "--source", picture, "--faces", str(toy_bundle)]) == 2
+    assert "finds faces itself" in capsys.readouterr().err
+
+
+def test_a_face_that_is_not_bona_fide_is_drawn_in_red():
+    frame = np.full((80, 120, 3), 90, np.uint8)
+    found = Liveness(
+        np.array([0.9, 0.1, 0.0], np.float32), ("bona fide", "attack", "undecided"), ("", "", "small")
+    )
+    boxes = [[2, 30, 30, 60], [40, 30, 70, 60], [80, 30, 110, 60]]
+    drawn = annotate(frame, found, boxes)
+    assert [drawn[60, x].argmax() for x in (15, 55, 95)] == [1, 0, 0]

@@ -19,14 +19,15 @@ from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
 from edge_sdk.spec import ModelSpec
 from edge_training import checkpoint
-from edge_training.networks.yolo import YOLO11n
+from edge_training.networks import of_model
 
 OPSET = 17
 """Understood by every TensorRT from 8.6 on, and by all other targets."""
 
 
 class PixelsIn(nn.Module):
-    """The deployed graph: (1, H, W, 3) uint8 pixels in, NHWC box and class logits a stride out.
+    """The deployed graph: (1, H, W, 3) uint8 pixels in; out come a detector's NHWC box and class logits a stride, or a
+    classifier's first logits, without what only training needs.
 
     Normalisation and axis order live here, so that the device only resizes. NHWC maps put the numbers of one cell
     side by side, which is how the decoder picks survivors.
@@ -37,9 +38,10 @@ class PixelsIn(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        x = pixels.permute(0, 3, 1, 2).float() * (1 / 255)
-        boxes, scores = self.network(x)
-        return tuple(m.permute(0, 2, 3, 1) for pair in zip(boxes, scores, strict=True) for m in pair)
+        answer = self.network(pixels.permute(0, 3, 1, 2).float() * (1 / 255))
+        if isinstance(answer[0], Tensor):
+            return (answer[0],)
+        return tuple(m.permute(0, 2, 3, 1) for pair in zip(*answer, strict=True) for m in pair)
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -102,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         spec = zoo.spec(args.model)
-        network = YOLO11n(len(spec.labels))
+        network = of_model(spec.name)
         tensors, _ = checkpoint.load(args.weights)
         network.load_state_dict(tensors)
         # Half precision: the weights' own file is for fine-tuning, and half the repository's growth.

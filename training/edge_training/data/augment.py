@@ -66,14 +66,19 @@ def blur_or_shrink(image: Image, rng: np.random.Generator) -> Image:
     return out.astype(np.uint8, copy=False)
 
 
+def shrink(image: Image, side: int) -> Image:
+    """A square picture at ``side`` pixels by averaging areas; a smaller one stays as it is."""
+    if side >= image.shape[0]:
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
 def degrade(image: Image, side: int) -> Image:
     """What is left of a square picture whose face was only ``side`` pixels wide: area down, bilinear up.
 
     The one degradation that everything about small faces is trained and measured with.
     """
-    if side >= image.shape[0]:
-        return image
-    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    small = shrink(image, side)
     return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
 

@@ -6,6 +6,11 @@ What it writes stays out of the repository: FER2013 may not be redistributed.
 
 - ``public-test``, ``private-test``: ``DIR/LABEL/ROW.png``, the crops as they are; ``--without-duplicates`` leaves out
   the pictures that also occur in Training;
+  ``--face N`` shrinks each to N pixels, as a face that small would have been seen; ``--face mixed`` every row to one of
+  the sizes that fer-gmenet is for, in turn;
+- ``crops-calibration``: training crops of all those sizes, without labels;
+- ``pad-dev``, ``pad-test``, ``pad-calibration``: simulated presentations as 80-pixel crops, ``DIR/bona_fide`` and a
+  folder a species, of portraits that training never saw (calibration: of those that it saw);
 - ``calibration``: AI-made portraits, training crops and composed scenes, a third each, without labels;
 - ``scenes``: composed pictures of PublicTest faces on backgrounds and portraits that training never saw, in YOLO layout.
 """
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -22,23 +28,54 @@ from tqdm import tqdm
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.image import read_image, write_image
 from edge_training.data import augment, fer2013
+from edge_training.data.attacks import SPECIES
 from edge_training.data.portraits import HELD_OUT_EVERY, portrait_files, read_backgrounds
 from edge_training.data.scenes import SceneMaker
+from edge_training.stages.liveness import presentations
+from edge_training.stages.student import SIZES
 
-SETS = ("public-test", "private-test", "calibration", "scenes")
+SETS = (
+    "public-test",
+    "private-test",
+    "calibration",
+    "scenes",
+    "crops-calibration",
+    "pad-dev",
+    "pad-test",
+    "pad-calibration",
+)
+PRESENTATIONS = {"pad-dev": 3000, "pad-test": 6000, "pad-calibration": 256}
 CALIBRATION_PICTURES = 256
 SCENES = 400
 
 
-def unpack(name: str, data: Path, output: Path, *, without_duplicates: bool = False) -> int:
+def unpack(
+    name: str,
+    data: Path,
+    output: Path,
+    *,
+    without_duplicates: bool = False,
+    face: int | Literal["mixed"] = fer2013.SIDE,
+) -> int:
     """Write one of ``SETS``; returns how many pictures.
+
+    Args:
+        name: of the set.
+        data: folder with ``fer2013/``, ``faces/``, ``backgrounds/`` and ``peers/``.
+        output: folder to write, empty or missing.
+        without_duplicates: leave out test rows that also occur in Training.
+        face: pixels that each FER2013 face is shrunk to, or all sizes in turn.
 
     Raises:
         InputError: the data cannot be read, or ``output`` already holds something.
     """
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty", remedy="name a new folder")
+    if name in PRESENTATIONS:
+        return _presentations(name, data, output)
     sets = fer2013.read(data / "fer2013")
+    if name == "crops-calibration":
+        return _crops(sets.training, output)
     if name == "calibration":
         return _calibration(sets.training, data, output)
     if name == "scenes":
@@ -49,8 +86,29 @@ def unpack(name: str, data: Path, output: Path, *, without_duplicates: bool = Fa
         (output / label).mkdir(parents=True)
     for row in tqdm(rows.tolist(), desc=name, disable=not sys.stderr.isatty()):
         label = fer2013.LABELS[faces.labels[row]]
-        write_image(output / label / f"{row:05d}.png", augment.three_channels(faces.images[row]))
+        side = SIZES[row % len(SIZES)] if face == "mixed" else face
+        picture = augment.three_channels(augment.shrink(faces.images[row], side))
+        write_image(output / label / f"{row:05d}.png", picture)
     return len(rows)
+
+
+def _crops(faces: fer2013.Faces, output: Path) -> int:
+    output.mkdir(parents=True, exist_ok=True)
+    rows = np.random.default_rng(2015).permutation(len(faces))[:CALIBRATION_PICTURES].tolist()
+    for index, row in enumerate(rows):
+        picture = augment.three_channels(augment.shrink(faces.images[row], SIZES[index % len(SIZES)]))
+        write_image(output / f"{index:04d}.png", picture)
+    return len(rows)
+
+
+def _presentations(name: str, data: Path, output: Path) -> int:
+    split = {"pad-dev": "dev", "pad-test": "test", "pad-calibration": "train"}[name]
+    images, groups = presentations(data, split, PRESENTATIONS[name], SPECIES, seed=2016)
+    for group in sorted(set(groups.tolist())):
+        (output / group).mkdir(parents=True)
+    for index, (image, group) in enumerate(zip(images, groups.tolist(), strict=True)):
+        write_image(output / group / f"{index:05d}.png", image)
+    return len(images)
 
 
 def _calibration(faces: fer2013.Faces, data: Path, output: Path) -> int:
@@ -90,6 +148,14 @@ def _scenes(faces: fer2013.Faces, data: Path, output: Path) -> int:
     return SCENES
 
 
+def _face(text: str) -> int | Literal["mixed"]:
+    if text == "mixed":
+        return "mixed"
+    if not (text.isdigit() and 4 <= int(text) <= fer2013.SIDE):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 4 to {fer2013.SIDE} nor 'mixed'")
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.data.unpack", description=__doc__.split("\n")[0])
@@ -97,9 +163,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--without-duplicates", action="store_true")
+    parser.add_argument(
+        "--face",
+        type=_face,
+        default=fer2013.SIDE,
+        metavar="N",
+        help="pixels of a face, or 'mixed' (default: 48)",
+    )
     args = parser.parse_args(argv)
     try:
-        count = unpack(args.set, args.data, args.output, without_duplicates=args.without_duplicates)
+        count = unpack(
+            args.set, args.data, args.output, without_duplicates=args.without_duplicates, face=args.face
+        )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from edge_training.networks.gmenet import GMENet
+from edge_training.networks.pad import PadNet
 from edge_training.networks.yolo import (
     Backbone11n,
     Backbone12n,
@@ -25,3 +26,14 @@ CLASSIFIERS: dict[str, Callable[[float], nn.Module]] = {
 
 DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n, "yolo12n": YOLO12n}
 """From the number of classes to a detector, whose backbone is the classifier's of the same name."""
+
+
+def of_model(name: str) -> nn.Module:
+    """The network of a zoo model, untrained."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "fer-yolo11n": lambda: YOLO11n(7),
+        "fer-yolo12n": lambda: YOLO12n(7),
+        "fer-gmenet": GMENet,
+        "pad-minifasnet": PadNet,
+    }
+    return makers[name]()

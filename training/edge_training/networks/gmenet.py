@@ -132,8 +132,10 @@ class GMENet(nn.Module):
         global_branch: bool = True,
     ) -> None:
         super().__init__()
-        self.register_buffer("luma", torch.tensor(_LUMA).reshape(1, 3, 1, 1), persistent=False)
-        self.luma: Tensor
+        # To grey in -1..1 as a convolution, which every engine quantizes and runs as one.
+        self.grey = nn.Conv2d(3, 1, 1).requires_grad_(False)
+        self.grey.weight.copy_(2 * torch.tensor(_LUMA).reshape(1, 3, 1, 1))
+        nn.init.constant_(self.grey.get_parameter("bias"), -1.0)
         widths = (32, 64, 128)
         self.stem = nn.Sequential(ConvBN(1, 16, 3), nn.ReLU(), ConvBN(16, widths[0], 3, 2), nn.ReLU())
         self.enter = nn.ModuleList([nn.Identity(), *(ConvBN(a, b, 3, 2) for a, b in pairwise(widths))])
@@ -154,7 +156,7 @@ class GMENet(nn.Module):
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The same, and the attention maps before their sigmoids: (B, C, 1, 1) and (B, 1, h, w), block after block."""
-        x = self.stem((x * self.luma).sum(1, keepdim=True) * 2 - 1)
+        x = self.stem(self.grey(x))
         early, maps = x, []
         for index, (enter, blocks) in enumerate(zip(self.enter, self.local, strict=True)):
             x = enter(x).relu() if index else x
