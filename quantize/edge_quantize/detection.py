@@ -101,7 +101,7 @@ def evaluate(
         labels: class names.
         seed: of the bootstrap.
     """
-    matches = [_matches(ranked, truths, classes, label) for label in range(len(labels))]
+    matches = [matches_of(ranked, truths, classes, label) for label in range(len(labels))]
     everything = np.ones(len(ranked))
     point = _figures(matches, everything)
     confusion, right = _confusion(ranked, truths, classes, len(labels))
@@ -124,7 +124,7 @@ def evaluate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Matches:
+class Matches:
     """One class over all pictures, detections best first."""
 
     picture: npt.NDArray[np.int64]
@@ -135,12 +135,12 @@ class _Matches:
     """(pictures,) true faces of the class."""
 
 
-def _matches(
+def matches_of(
     ranked: Sequence[Ranked],
     truths: Sequence[npt.NDArray[np.float64]],
     classes: Sequence[npt.NDArray[np.int64]],
     label: int,
-) -> _Matches:
+) -> Matches:
     """Match by COCO's rules, through pycocotools."""
     try:
         from pycocotools.coco import COCO
@@ -171,7 +171,7 @@ def _matches(
     table = np.concatenate(rows).astype(np.float64)
     if not len(table) or not annotations:
         order = np.argsort(-table[:, 5], kind="stable")
-        return _Matches(
+        return Matches(
             table[order, 0].astype(np.int64),
             table[order, 5],
             np.zeros((len(THRESHOLDS), len(table)), bool),
@@ -193,7 +193,7 @@ def _matches(
     entries = [e for e in run.evalImgs if e is not None]
     score = np.concatenate([e["dtScores"] for e in entries])
     order = np.argsort(-score, kind="stable")
-    return _Matches(
+    return Matches(
         picture=np.concatenate([np.full(len(e["dtScores"]), e["image_id"]) for e in entries])[order],
         score=score[order],
         hit=np.concatenate([e["dtMatches"] > 0 for e in entries], axis=1)[:, order],
@@ -201,7 +201,7 @@ def _matches(
     )
 
 
-def _average_precision(m: _Matches, weights: Floats, threshold: int) -> float:
+def _average_precision(m: Matches, weights: Floats, threshold: int) -> float:
     """COCO's 101-point average precision with each picture counted ``weights`` times; NaN without faces."""
     faces = (m.faces * weights).sum()
     if faces == 0:
@@ -216,7 +216,7 @@ def _average_precision(m: _Matches, weights: Floats, threshold: int) -> float:
 
 
 def _figures(
-    matches: Sequence[_Matches], weights: Floats, confidence: float | None = None
+    matches: Sequence[Matches], weights: Floats, confidence: float | None = None
 ) -> dict[str, float]:
     """All curve-based figures; at ``confidence``, or where mean F1 is greatest."""
     present = [m for m in matches if (m.faces * weights).sum() > 0]
@@ -239,7 +239,7 @@ def _figures(
     }
 
 
-def _precision_recall(m: _Matches, weights: Floats) -> Floats:
+def _precision_recall(m: Matches, weights: Floats) -> Floats:
     """(2, len(_CONFIDENCES)) precision and recall at IoU 0.5 of the detections above each confidence."""
     each = weights[m.picture]
     hits = np.append(0.0, np.cumsum(m.hit[0] * each))
