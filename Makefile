@@ -5,7 +5,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check test-pythons train-fer-yolo11n train-fer-gmenet train-pad-minifasnet zoo wheel clean
+.PHONY: help demo test check test-pythons train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -54,6 +54,10 @@ train-fer-yolo11n: $(DEV)/done
 
 train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
+
+ablation-gmenet: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \
+		--teacher runs/fer-gmenet/classifier.best.safetensors --work runs/ablation-gmenet
 
 zoo: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.release fer-yolo11n --data $(DATA) --work runs/release

@@ -20,7 +20,7 @@ from typing import Any
 from edge_benchmarks import command
 from edge_sdk.errors import InputError
 
-EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host")
+EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host", "train")
 NOT_OURS = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
 
 

@@ -36,7 +36,7 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
     if network == "padnet":
         for table in recipe.get("stage", []):
             options = {key: value for key, value in table.items() if key != "kind"}
-            stages.append(LivenessStage(_options(LivenessOptions, options), data, seed))
+            stages.append(LivenessStage(options_of(LivenessOptions, options), data, seed))
     else:
         stages = _expression_stages(recipe, network, data, seed)
     if not stages:
@@ -51,11 +51,11 @@ def _expression_stages(recipe: Mapping[str, Any], network: str, data: Path, seed
         options = dict(table)
         kind = options.pop("kind", None)
         if kind == "classifier":
-            stages.append(ClassifierStage(_options(ClassifierOptions, options), network, faces, seed))
+            stages.append(ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed))
         elif kind == "detector" and network in DETECTORS:
-            stages.append(DetectorStage(_options(DetectorOptions, options), network, faces, data, seed))
+            stages.append(DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed))
         elif kind == "student" and network == "gmenet":
-            stages.append(StudentStage(_options(StudentOptions, options), faces, seed))
+            stages.append(StudentStage(options_of(StudentOptions, options), faces, seed))
         else:
             raise InputError(
                 f"{network} has no stage of kind {kind!r}",
@@ -64,7 +64,12 @@ def _expression_stages(recipe: Mapping[str, Any], network: str, data: Path, seed
     return stages
 
 
-def _options(cls: type[Any], table: Mapping[str, Any]) -> Any:
+def options_of(cls: type[Any], table: Mapping[str, Any]) -> Any:
+    """A stage's options from its table.
+
+    Raises:
+        InputError: an unknown key, or values that contradict each other.
+    """
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(table) - known):
         raise InputError(

@@ -77,10 +77,13 @@ class StudentStage:
 
     name = "student"
     best_by = "accuracy"
+    workers = 1
 
     def __init__(self, options: StudentOptions, data: fer2013.Fer2013, seed: int) -> None:
         self.options, self.data, self.seed = options, data, seed
-        self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
+        self.schedule = Schedule(
+            options.epochs, options.lr, weight_decay=options.weight_decay, workers=self.workers
+        )
         self._teacher: GMENet | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
