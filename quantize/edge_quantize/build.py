@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edge_quantize.data import calibration_set, digest, read_labelled
+from edge_quantize.data import (
+    LabelledPicture,
+    calibration_pictures,
+    calibration_tensors,
+    digest,
+    read_labelled,
+    sha256,
+)
 from edge_quantize.gate import check_alive, compare, examine
 from edge_quantize.recipe import read_recipe
 from edge_quantize.report import Report
 from edge_sdk import __version__
 from edge_sdk.bundle import Bundle, DataDigest, GoldenCase
-from edge_sdk.errors import InputError
+from edge_sdk.errors import CalibrationFailed, InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import FloatModel, LoadOptions, Target, find_target
@@ -87,7 +94,7 @@ def build(
     stage("read", 0, 1)
     items = read_labelled(Path(evaluation), spec.labels)
     evaluation_digest = digest([item.path for item in items])
-    tensors, calibration_digest = _calibrate(settings, calibration, task)
+    tensors, calibration_digest = _calibrate(settings, calibration, task, items)
     stage("read", 1, 1)
     stage("compile", 0, 1)
     artifact = target.compile(model, recipe=settings, calibration=tensors)
@@ -203,7 +210,7 @@ def _float_model(onnx: Path, tflite: Path | None, spec: ModelSpec) -> FloatModel
 
 
 def _calibrate(
-    recipe: Recipe, calibration: str | Path | None, task: AnyTask
+    recipe: Recipe, calibration: str | Path | None, task: AnyTask, held_out: Sequence[LabelledPicture]
 ) -> tuple[list[Array], DataDigest | None]:
     if recipe.calibration_items == 0:
         return [], None
@@ -212,4 +219,13 @@ def _calibrate(
             f"recipe {recipe.name} needs calibration pictures",
             remedy="give --calibration a folder of pictures like the device's",
         )
-    return calibration_set(Path(calibration), recipe.calibration_items, task)
+    chosen = calibration_pictures(Path(calibration), recipe.calibration_items)
+    seen = {sha256(item.path): item.path for item in held_out}
+    if both := [(path, seen[found]) for path in chosen if (found := sha256(path)) in seen]:
+        ours, theirs = both[0]
+        raise CalibrationFailed(
+            f"{len(both)} of {len(chosen)} calibration pictures are in the evaluation set too, such as {ours} ({theirs}): "
+            "the gate would measure what the ranges were made from",
+            remedy="calibrate on other pictures than those the gate holds out",
+        )
+    return calibration_tensors(chosen, task), digest(chosen)

@@ -80,44 +80,47 @@ def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
     return items
 
 
+def sha256(path: Path) -> bytes:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
 def digest(paths: Sequence[Path]) -> DataDigest:
     """One SHA-256 over the files' contents in the given order."""
     total = hashlib.sha256()
     for path in paths:
-        total.update(hashlib.sha256(path.read_bytes()).digest())
+        total.update(sha256(path))
     return DataDigest(len(paths), total.hexdigest())
 
 
-def calibration_set(folder: Path, count: int, task: AnyTask) -> tuple[list[Array], DataDigest]:
-    """Input tensors for calibration: ``count`` pictures, evenly spaced over the folder in name order.
-
-    Args:
-        folder: any of the layouts.
-        count: how many; all if the folder has fewer.
-        task: whose own preprocess makes the tensors, the same that runs on the device.
+def calibration_pictures(folder: Path, count: int) -> list[Path]:
+    """``count`` pictures, evenly spaced over a folder of any layout in name order; all if it has fewer.
 
     Raises:
-        CalibrationFailed: no pictures, or pictures that show nothing.
+        CalibrationFailed: no pictures.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
     if not paths:
         raise CalibrationFailed(
             f"no pictures in {folder}", remedy="give a folder of pictures like those of the device"
         )
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
-    tensors = []
-    for path in chosen:
-        pixels, _ = task.preprocess(read_image(path))
-        tensors.append(pixels.copy())
-    spread = np.std([t.astype(np.float32).std() for t in tensors]) + np.mean(
-        [t.astype(np.float32).std() for t in tensors]
-    )
-    if spread < 2:
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+
+
+def calibration_tensors(paths: Sequence[Path], task: AnyTask) -> list[Array]:
+    """Input tensors of pictures, through the task's own preprocess, the same that runs on the device.
+
+    Raises:
+        CalibrationFailed: pictures that show nothing.
+    """
+    tensors = [task.preprocess(read_image(path))[0].copy() for path in paths]
+    contrasts = [float(t.astype(np.float32).std()) for t in tensors]
+    if np.std(contrasts) + np.mean(contrasts) < 2:
         raise CalibrationFailed(
-            f"the {len(chosen)} calibration pictures in {folder} are blank: ranges from them mean nothing",
+            f"the {len(paths)} calibration pictures beside {paths[0]} are blank: ranges from them mean nothing",
             remedy="give real pictures",
         )
-    return tensors, digest(chosen)
+    return tensors
 
 
 def read_pictures(items: Sequence[LabelledPicture]) -> Iterator[tuple[LabelledPicture, Image]]:

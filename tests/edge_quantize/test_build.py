@@ -12,7 +12,7 @@ import toys
 import edge_sdk as edge
 from edge_quantize import build as build_module
 from edge_quantize.build import build
-from edge_quantize.data import calibration_set, digest, read_labelled
+from edge_quantize.data import calibration_pictures, calibration_tensors, digest, read_labelled
 from edge_quantize.gate import check_alive
 from edge_quantize.recipe import names, read_recipe
 from edge_sdk.errors import CalibrationFailed, CompileFailed, GateFailed, InputError
@@ -207,21 +207,33 @@ def test_a_file_that_is_no_graph_is_named(built, tmp_path):
 
 
 def test_calibration_is_spread_over_the_folder_in_a_fixed_order(pictures):
-    task = DetectionTask(toys.SPEC)
-    tensors, taken = calibration_set(pictures / "calibration", 5, task)
-    assert len(tensors) == taken.items == 5
-    again, taken_again = calibration_set(pictures / "calibration", 5, task)
-    assert taken == taken_again
-    assert all((a == b).all() for a, b in zip(tensors, again, strict=True))
+    folder = pictures / "calibration"
+    chosen = calibration_pictures(folder, 5)
+    assert chosen == calibration_pictures(folder, 5) == sorted(chosen)
+    assert len(calibration_pictures(folder, 500)) == 20
+    tensors = calibration_tensors(chosen, DetectionTask(toys.SPEC))
     assert len({t.tobytes() for t in tensors}) == 5  # the reused canvas was copied
-    assert calibration_set(pictures / "calibration", 500, task)[1].items == 20
 
 
 def test_blank_calibration_pictures_are_refused(tmp_path):
     for index in range(3):
         write_image(tmp_path / f"{index}.png", np.full((64, 64, 3), 100, np.uint8))
     with pytest.raises(CalibrationFailed, match="blank"):
-        calibration_set(tmp_path, 3, DetectionTask(toys.SPEC))
+        calibration_tensors(calibration_pictures(tmp_path, 3), DetectionTask(toys.SPEC))
+
+
+def test_calibrating_on_what_the_gate_holds_out_is_refused(built, pictures, tmp_path):
+    with pytest.raises(CalibrationFailed, match=r"16 of 16 .*evaluation"):
+        built(calibration=pictures / "evaluation", recipe=_sixteen(tmp_path))
+    assert not (tmp_path / "toy.edge").exists()
+
+
+def _sixteen(folder):
+    path = folder / "sixteen.toml"
+    path.write_text(
+        'name = "sixteen"\nprecision = "int8"\ncalibration_items = 16\n[gate.max_drop]\nmap50 = 0.01\n'
+    )
+    return path
 
 
 def test_class_folders_are_full_frame_boxes(tmp_path):
@@ -332,7 +344,7 @@ def test_a_gate_on_few_pictures_says_which_pictures(built, pictures, tmp_path):
     bundle = built()
     items = read_labelled(pictures / "evaluation", toys.LABELS)
     assert bundle.manifest.gate.evaluation == digest([item.path for item in items])
-    calibration = calibration_set(pictures / "calibration", 256, DetectionTask(toys.SPEC))[1]
+    calibration = digest(calibration_pictures(pictures / "calibration", 256))
     assert bundle.manifest.calibration == calibration
     assert bundle.manifest.recipe == read_recipe("int8")
     assert bundle.manifest.spec == toys.SPEC
