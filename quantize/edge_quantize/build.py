@@ -224,8 +224,8 @@ def _calibrate(
     if both := [(path, seen[found]) for path in chosen if (found := sha256(path)) in seen]:
         ours, theirs = both[0]
         raise CalibrationFailed(
-            f"{len(both)} of {len(chosen)} calibration pictures are in the evaluation set too, such as {ours} ({theirs}): "
-            "the gate would measure what the ranges were made from",
+            f"{len(both)} of {len(chosen)} calibration pictures are in the evaluation set too, such as {ours} "
+            f"({theirs}): the gate would measure what the ranges were made from",
             remedy="calibrate on other pictures than those the gate holds out",
         )
     return calibration_tensors(chosen, task), digest(chosen)
