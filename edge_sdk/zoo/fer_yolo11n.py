@@ -20,7 +20,7 @@ SPEC = ModelSpec(
     ),
     # A crop of 48 pixels is shown at 96: larger would cost recall of what matters, not add detail.
     preprocessing=Preprocessing(kind="letterbox", pad=114, max_scale=2.0),
-    decode=DetectionDecode(strides=_STRIDES, bins=_BINS, confidence=0.25, iou=0.5, max_faces=100),
+    decode=DetectionDecode(strides=_STRIDES, bins=_BINS, confidence=0.15, iou=0.5, max_faces=100),
     licence="Apache-2.0",
     provenance=(
         "FER2013 (ICML 2013 challenge; images collected from the web, research data, no redistribution grant): "
