@@ -7,20 +7,17 @@ something; 4 integrity. Results go to stdout, errors to stderr in two lines: wha
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import json
-import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from edge_sdk import zoo
-from edge_sdk.build import build
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, opencv, write_image
@@ -29,8 +26,10 @@ from edge_sdk.results import Classification, Classifications, Detections, Face, 
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
 from edge_sdk.target import available_targets
+from edge_sdk.terminal import bundle_path, engine_options, load_asked, print_gate, print_json
 
-Stage = Callable[[str, int, int], None]
+FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
+"""Modules of the floors above that add verbs of their own, by name as a target is found."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,25 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "which then takes a picture as one crop; fer-yolo11n for liveness)",
     )
     sub.add_argument("--limit", type=int, metavar="N", help="stop after N frames")
-    _engine_options(sub)
-
-    sub = verb("build", _build, "quantize, compile, gate and bundle a float network")
-    sub.add_argument("model", metavar="MODEL", help="zoo name: whose spec the network follows")
-    sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
-    sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
-    sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
-    sub.add_argument("--recipe", default="int8", metavar="NAME", help="recipe or .toml file (default: int8)")
-    sub.add_argument("--calibration", type=Path, metavar="PATH", help="folder of pictures")
-    sub.add_argument(
-        "--evaluation", type=Path, required=True, metavar="PATH", help="folder of labelled pictures"
-    )
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.edge")
-
-    sub = verb("evaluate", _evaluate, "measure a bundle on labelled pictures, with intervals")
-    sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
-    sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder of labelled pictures")
-    sub.add_argument("--limit", type=int, metavar="N", help="N pictures, evenly spaced over the set")
-    _engine_options(sub)
+    engine_options(sub)
 
     sub = verb("inspect", _inspect, "show a bundle's manifest")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
@@ -111,19 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
-    sub = verb("bench", _bench, "measure latency on this device, end to end and by stage")
-    sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files or zoo names")
-    sub.add_argument("--scenario", default="single-stream", metavar="S", help="default: single-stream")
-    sub.add_argument("--duration", type=float, default=10.0, metavar="SEC", help="default: 10")
-    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
-    sub.add_argument("-o", "--output", type=Path, metavar="RUN.json", help="write the whole run there")
+    for floor in FLOORS:
+        importlib.import_module(floor).register(verb)
     return parser
-
-
-def _engine_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--target", metavar="NAME", help="engine that must run it")
-    sub.add_argument("--precision", metavar="P", help="fp32 or int8")
-    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
 
 
 def _zoo(args: argparse.Namespace) -> int:
@@ -145,7 +116,7 @@ def _zoo(args: argparse.Namespace) -> int:
                 }
             )
     if args.json:
-        _print_json(rows)
+        print_json(rows)
         return 0
     print(f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}  {'ENGINE':<15}GATE")
     for row in rows:
@@ -191,7 +162,7 @@ def _models(args: argparse.Namespace, stack: ExitStack) -> tuple[Model[Any], Mod
     given = names_a_file(args.model)
     task = (Bundle.open(args.model).manifest.spec if given else zoo.spec(args.model)).task
     # --conf is the detector's, whichever of the two that is.
-    model = stack.enter_context(_load(args, confidence=args.conf if task == "detection" else None))
+    model = stack.enter_context(load_asked(args, confidence=args.conf if task == "detection" else None))
     if model.info.task == "detection":
         if args.faces is not None:
             raise InputError(f"{model.info.name} finds faces itself", remedy="leave --faces out")
@@ -208,64 +179,10 @@ def _places(boxes: Any) -> dict[str, Any]:
     return {} if boxes is None else {"boxes": [[round(float(v), 1) for v in box] for box in boxes]}
 
 
-def _build(args: argparse.Namespace) -> int:
-    with _progress() as stage, _stdout_is_ours():
-        bundle = build(
-            args.onnx or zoo.float_source(args.model),
-            model=args.model,
-            target=args.target,
-            recipe=args.recipe,
-            calibration=args.calibration,
-            evaluation=args.evaluation,
-            output=args.output,
-            tflite=args.tflite,
-            stage=stage,
-        )
-    if args.json:
-        _print_json({"bundle": str(args.output), **_summary(bundle)})
-    else:
-        print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
-        _print_gate(bundle)
-    return 0
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    data: Any = importlib.import_module("edge_quantize.data")
-    gate: Any = importlib.import_module("edge_quantize.gate")
-    with _load(args) as model:
-        items = data.read_labelled(args.data, model.spec.labels)
-        if args.limit is not None:
-            if args.limit < 1:
-                raise InputError(
-                    f"--limit must be at least 1, got {args.limit}", remedy="leave it out for all"
-                )
-            count = min(args.limit, len(items))
-            items = [items[i * len(items) // count] for i in range(count)]
-        with _progress() as stage:
-            report = gate.examine(model.session, model.task, items, lambda d, t: stage("evaluate", d, t))
-        digest = data.digest([item.path for item in items])
-    if args.json:
-        _print_json(
-            {
-                "bundle": args.bundle,
-                "data": {"path": str(args.data), "items": digest.items, "sha256": digest.sha256},
-                **to_plain(report),
-            }
-        )
-        return 0
-    print(f"{args.bundle} on {digest.items} pictures of {args.data}, 95 % intervals")
-    for name, metric in report.metrics.items():
-        print(f"  {name:<10}{metric.value:>8.4f}   {metric.low:.4f} .. {metric.high:.4f}")
-    for label, figures in report.per_class.items():
-        figure = next(iter(figures))
-        print(f"  {label:<10}{figures[figure]:>8.4f}   {figure} of {figures['faces']:.0f} faces")
-    return 0
-
-
 def _inspect(args: argparse.Namespace) -> int:
-    bundle = Bundle.open(_bundle_path(args.bundle))
+    bundle = Bundle.open(bundle_path(args.bundle))
     if args.json:
-        _print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256})
+        print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256})
         return 0
     manifest, spec = bundle.manifest, bundle.manifest.spec
     calibration = manifest.calibration
@@ -285,90 +202,28 @@ def _inspect(args: argparse.Namespace) -> int:
     ]
     for name, value in rows:
         print(f"{name:<14}{value}")
-    _print_gate(bundle)
+    print_gate(bundle)
     for name, entry in manifest.files.items():
         print(f"  {entry.sha256[:12]} {entry.bytes:>10,}  {name}")
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
-    path = _bundle_path(args.bundle)
+    path = bundle_path(args.bundle)
     bundle = Bundle.open(path)
     try:
         load(path).close()
     except ChecksumMismatch as error:
         if args.json:
-            _print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})
+            print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})
         error.exit_code = 1  # the file is whole; this device answers differently
         raise
     cases = bundle.manifest.golden.cases
     if args.json:
-        _print_json({"bundle": str(path), "sha256": bundle.sha256, "hashes": "pass", "golden": "pass"})
+        print_json({"bundle": str(path), "sha256": bundle.sha256, "hashes": "pass", "golden": "pass"})
     else:
         print(f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device")
     return 0
-
-
-def _bench(args: argparse.Namespace) -> int:
-    scenarios: Any = importlib.import_module("edge_benchmarks.scenarios")
-    report: Any = importlib.import_module("edge_benchmarks.report")
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise InputError(f"no folder for {args.output}", remedy="make it first: nothing was measured")
-    with _progress() as stage:
-        runs = [
-            scenarios.run(
-                bundle,
-                scenario=args.scenario,
-                duration_s=args.duration,
-                threads=args.threads,
-                progress=lambda done, total, name=bundle: stage(f"bench {name}", done, total),
-            )
-            for bundle in args.bundle
-        ]
-    if args.output is not None:
-        report.save(runs, args.output)
-    if args.json:
-        _print_json([run.to_dict() for run in runs])
-    else:
-        print(report.table(runs))
-    return 0
-
-
-def _load(args: argparse.Namespace, confidence: float | None = None) -> Model[Any]:
-    name = args.model if hasattr(args, "model") else args.bundle
-    return load(
-        name, target=args.target, precision=args.precision, threads=args.threads, confidence=confidence
-    )
-
-
-def _bundle_path(name: str) -> Path:
-    """The file itself, or the fastest shipped bundle of a zoo model, installed engine or not."""
-    if names_a_file(name):
-        return Path(name)
-    shipped = zoo.bundles(name)
-    if not shipped:
-        raise InputError(f"no bundle of {name} is shipped", remedy=f"make one with 'edge-sdk build {name}'")
-    installed = available_targets()
-    return next((b for b in shipped if b.target in installed), shipped[0]).path
-
-
-def _summary(bundle: Bundle) -> dict[str, Any]:
-    return {
-        "sha256": bundle.sha256,
-        "target": bundle.manifest.target,
-        "precision": bundle.manifest.recipe.precision,
-        "gate": to_plain(bundle.manifest.gate),
-    }
-
-
-def _print_gate(bundle: Bundle) -> None:
-    gate = bundle.manifest.gate
-    print(f"gate passed on {gate.evaluation.items} held-out pictures:")
-    for name, m in gate.metrics.items():
-        print(
-            f"  {name:<10}float {m.reference:.4f}   compiled {m.compiled:.4f}   "
-            f"{m.compiled - m.reference:+.4f} (allowed -{m.max_drop:g})"
-        )
 
 
 DEFAULT_DETECTOR = "fer-yolo11n"
@@ -450,49 +305,3 @@ def _make_folder(folder: Path) -> None:
         raise InputError(
             f"cannot make folder {folder}: {error.strerror}", remedy="choose a writable place"
         ) from error
-
-
-@contextmanager
-def _progress() -> Iterator[Stage]:
-    """Stages on one stderr line; silent when stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda stage, done, total: None
-        return
-
-    def show(stage: str, done: int, total: int) -> None:
-        sys.stderr.write(f"\r\033[K{stage} {100 * done // max(1, total)} %")
-        sys.stderr.flush()
-
-    try:
-        yield show
-    finally:
-        sys.stderr.write("\r\033[K")
-
-
-@contextmanager
-def _stdout_is_ours() -> Iterator[None]:
-    """Quantizers print to stdout, some from C++; while they run, that goes to stderr."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _print_json(value: Any) -> None:
-    if dataclasses.is_dataclass(value):
-        value = to_plain(value)
-    print(json.dumps(_without_nan(value), indent=2, allow_nan=False))
-
-
-def _without_nan(value: Any) -> Any:
-    """A figure that could not be measured is null: JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

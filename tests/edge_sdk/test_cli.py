@@ -217,7 +217,7 @@ def test_a_reader_that_leaves_early_is_no_error(toy_bundle, arguments):
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")

@@ -120,7 +120,7 @@ def test_the_command_lists_what_is_shipped(toy_zoo, on, capsys, monkeypatch):
 
 
 def test_the_verbs_take_a_name_of_the_zoo(toy_zoo, toy_engine, on, capsys, monkeypatch):
-    monkeypatch.setattr("edge_sdk.cli.available_targets", lambda: ("onnxruntime",))
+    monkeypatch.setattr("edge_sdk.terminal.available_targets", lambda: ("onnxruntime",))
     assert main(["inspect", "toy"]) == 0
     assert "onnxruntime int8" in capsys.readouterr().out
     assert main(["verify", "toy"]) == 0

@@ -1,0 +1,124 @@
+"""What the verbs of ``edge-sdk`` share, whichever floor they stand on: options, progress, JSON, a bundle by its name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_sdk import zoo
+from edge_sdk.bundle import Bundle
+from edge_sdk.errors import InputError
+from edge_sdk.model import Model, load, names_a_file
+from edge_sdk.schema import to_plain
+from edge_sdk.target import available_targets
+
+Stage = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and of how much."""
+
+
+class Verb(Protocol):
+    """Adds a verb to the command line."""
+
+    def __call__(
+        self, name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        """Return the verb's own parser, which already knows ``--json`` and ``--debug``.
+
+        Args:
+            name: what the user types.
+            run: does the work; returns the exit code; raises an EdgeError otherwise.
+            text: what ``--help`` says.
+        """
+        ...
+
+
+def engine_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options that choose a bundle and its engine."""
+    sub.add_argument("--target", metavar="NAME", help="engine that must run it")
+    sub.add_argument("--precision", metavar="P", help="fp32 or int8")
+    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
+
+
+def load_asked(args: argparse.Namespace, confidence: float | None = None) -> Model[Any]:
+    """Load the model or bundle that the arguments name, as :func:`engine_options` has asked."""
+    name = args.model if hasattr(args, "model") else args.bundle
+    return load(
+        name, target=args.target, precision=args.precision, threads=args.threads, confidence=confidence
+    )
+
+
+def bundle_path(name: str) -> Path:
+    """The file itself, or the fastest shipped bundle of a zoo model, installed engine or not."""
+    if names_a_file(name):
+        return Path(name)
+    shipped = zoo.bundles(name)
+    if not shipped:
+        raise InputError(f"no bundle of {name} is shipped", remedy=f"make one with 'edge-sdk build {name}'")
+    installed = available_targets()
+    return next((b for b in shipped if b.target in installed), shipped[0]).path
+
+
+def print_gate(bundle: Bundle) -> None:
+    """Print what the accuracy gate measured, a line a metric."""
+    gate = bundle.manifest.gate
+    print(f"gate passed on {gate.evaluation.items} held-out pictures:")
+    for name, m in gate.metrics.items():
+        print(
+            f"  {name:<10}float {m.reference:.4f}   compiled {m.compiled:.4f}   "
+            f"{m.compiled - m.reference:+.4f} (allowed -{m.max_drop:g})"
+        )
+
+
+@contextmanager
+def progress() -> Iterator[Stage]:
+    """Stages on one stderr line; silent when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+
+    def show(stage: str, done: int, total: int) -> None:
+        sys.stderr.write(f"\r\033[K{stage} {100 * done // max(1, total)} %")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\033[K")
+
+
+@contextmanager
+def stdout_is_ours() -> Iterator[None]:
+    """Quantizers print to stdout, some from C++; while they run, that goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, or a dataclass, as JSON; what could not be measured is null."""
+    if dataclasses.is_dataclass(value):
+        value = to_plain(value)
+    print(json.dumps(_without_nan(value), indent=2, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    """A figure that could not be measured is null: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
