@@ -30,6 +30,7 @@ from edge_sdk.errors import (
     SourceUnavailable,
     TargetError,
     UnknownTarget,
+    UnsupportedRecipe,
 )
 from edge_sdk.image import read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
@@ -80,6 +81,7 @@ __all__ = [
     "TargetError",
     "TensorSpec",
     "UnknownTarget",
+    "UnsupportedRecipe",
     "available_targets",
     "bench",
     "build",

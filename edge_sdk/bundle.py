@@ -45,28 +45,70 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a calibration set shows: 5th, 50th and 95th percentile over its pictures or faces.
+
+    Attributes:
+        brightness: mean of each input tensor, 0..255.
+        contrast: standard deviation of each input tensor, 0..127.5.
+        face_size: pixels of a face's side: of a detector, on the canvas, of the faces that the float network finds; of
+            another network, the picture that the crop is made from. None where there was none.
+        per_class: pictures of each class, of a labelled set.
+    """
+
+    brightness: tuple[float, ...]
+    contrast: tuple[float, ...]
+    face_size: tuple[float, ...] | None = None
+    per_class: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DataDigest:
-    """A set of pictures that took part in the build: how many, and one SHA-256 over all of them in order."""
+    """A set of pictures that took part in the build: how many, and one SHA-256 over all of them in order.
+
+    Attributes:
+        coverage: of a calibration set, what it shows; older bundles have none.
+    """
 
     items: int
     sha256: str
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GateMetric:
-    """One figure of the gate, as fractions: the float reference's, the compiled network's, the fall allowed."""
+    """One figure of the gate, as fractions.
+
+    Attributes:
+        reference: the float reference's.
+        compiled: the compiled network's.
+        max_drop: the fall allowed.
+        low: of the paired interval of ``compiled - reference``; None in older bundles.
+        high: of the same.
+    """
 
     reference: float
     compiled: float
     max_drop: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What the accuracy gate measured on which held-out set. A bundle exists only if it passed."""
+    """What the accuracy gate measured on which held-out set. A bundle exists only if it passed, or was waived.
+
+    Attributes:
+        evaluation: the held-out set.
+        metrics: name to figure.
+        engine: that ran the compiled network, where it is not the bundle's own target.
+        waiver: why the bundle was written although the gate failed; None if it passed.
+    """
 
     evaluation: DataDigest
     metrics: Mapping[str, GateMetric]
+    engine: str | None = None
+    waiver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
     ├── TargetError              the engine cannot do it (exit code 3)
     │   ├── UnknownTarget        (LookupError) no such target
     │   ├── MissingDependency    (ImportError) a package is not installed; carries the pip command
+    │   ├── UnsupportedRecipe    the engine's tools cannot do what a recipe asks for (exit code 2)
     │   ├── CompileFailed        the engine's compiler refused the network
     │   ├── LoadFailed           the engine refused the artifact
     │   └── InferFailed          the engine failed on a frame
@@ -87,6 +88,12 @@ class UnknownTarget(TargetError, LookupError):
 
 class MissingDependency(TargetError, ImportError):
     """A package is not installed; the remedy is the command that installs it."""
+
+
+class UnsupportedRecipe(TargetError):
+    """The engine's tools cannot do what the recipe asks for; nothing else is done in its place."""
+
+    exit_code = 2
 
 
 class CompileFailed(TargetError):

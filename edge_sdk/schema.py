@@ -22,14 +22,14 @@ T = TypeVar("T")
 def to_plain(value: Any) -> Any:
     """Dataclasses, mappings and tuples to dicts and lists; everything else as it is.
 
-    A field that defaults to None and is None is left out, so that what was written before the field existed stays the
-    same bytes.
+    A field that has its plain default is left out, so that what was written before the field existed stays the same
+    bytes. A field with a ``default_factory`` is always written.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             f.name: to_plain(item)
             for f in dataclasses.fields(value)
-            if (item := getattr(value, f.name)) is not None or f.default is not None
+            if (item := getattr(value, f.name)) != f.default
         }
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}

@@ -9,7 +9,9 @@ from typing import Literal, NoReturn
 from edge_sdk.errors import ManifestInvalid
 from edge_sdk.tensors import TensorSpec
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int8-wonly", "int8-mixed"]
+Granularity = Literal["channel", "tensor"]
+Method = Literal["minmax", "mse", "percentile", "entropy"]
 Task = Literal["detection", "classification", "liveness"]
 
 MAX_SIDE = 4096
@@ -111,7 +113,7 @@ class ModelSpec:
     preprocessing: Preprocessing | FaceCrop
     decode: DetectionDecode | None
     licence: str
-    provenance: tuple[str, ...] = ()
+    provenance: tuple[str, ...] = field(default_factory=tuple)
     decision: LivenessDecision | None = None
 
     def __post_init__(self) -> None:
@@ -196,9 +198,11 @@ class Gate:
 
     Attributes:
         max_drop: metric name to the largest fall, as a fraction (0.005 is half a point).
+        confidence: at which the fall must be shown to lie within ``max_drop``.
     """
 
     max_drop: Mapping[str, float] = field(default_factory=dict)
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +210,27 @@ class Recipe:
     """How a network is quantized.
 
     Attributes:
-        name: of the recipe's file.
-        precision: of weights and activations inside the graph.
-        calibration_items: how many pictures calibration looks at; 0 for float.
+        name: of the recipe: what its file or its variant is called.
+        precision: ``fp32``; ``fp16`` weights; ``int8`` weights and activations; ``int8-wonly``: int8 weights, float
+            activations; ``int8-mixed``: int8 but for ``keep_float``.
+        calibration_items: how many pictures calibration looks at; 0 where no activation is quantized.
         gate: what must hold for a bundle to be written.
+        granularity: one weight scale an output channel, or one a tensor.
+        method: how activation ranges are found on the calibration pictures.
+        symmetric: whether activation ranges are symmetric around zero; None: as the target does by default.
+        keep_float: blocks or operator kinds that stay in float.
     """
 
     name: str
     precision: Precision
     calibration_items: int
     gate: Gate
+    granularity: Granularity = "channel"
+    method: Method = "minmax"
+    symmetric: bool | None = None
+    keep_float: tuple[str, ...] = ()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activations get int8 ranges, for which pictures are needed."""
+        return self.precision in ("int8", "int8-mixed")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import LoadFailed, UnknownTarget
+from edge_sdk.errors import LoadFailed, UnknownTarget, UnsupportedRecipe
 from edge_sdk.schema import read_toml
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.tensors import Array, Tensors, TensorSpec
@@ -112,6 +112,7 @@ class Target(Protocol):
             calibration: input tensors in the order in which calibration shall see them; empty for float.
 
         Raises:
+            UnsupportedRecipe: the engine's tools cannot do what the recipe asks for; see :func:`check_recipe`.
             CompileFailed: the engine's tools refused the network.
             MissingDependency: a tool is not installed.
         """
@@ -193,6 +194,51 @@ def available_targets() -> tuple[str, ...]:
         for name in TARGETS
         if any(importlib.util.find_spec(m) is not None for m in find_target(name).modules)
     )
+
+
+def check_recipe(
+    engine: str,
+    recipe: Recipe,
+    *,
+    precisions: Collection[str],
+    granularities: Collection[str] = ("channel",),
+    methods: Collection[str] = ("minmax",),
+    symmetric: Collection[bool | None] = (None,),
+    keep_float: bool = False,
+) -> None:
+    """Refuse a recipe that an engine's tools cannot follow: nothing of it is replaced by what they can.
+
+    Granularity matters where weights become int8, method and symmetry where activations do.
+
+    Args:
+        engine: name of the target.
+        recipe: that was asked for.
+        precisions: that the target can make, and so on for the recipe's other fields.
+        granularities: of weights.
+        methods: of finding ranges.
+        symmetric: kinds of activation ranges.
+        keep_float: whether parts can stay in float.
+
+    Raises:
+        UnsupportedRecipe: naming the recipe, the target and what does not fit.
+    """
+    asked: list[tuple[str, object, Collection[object]]] = [("precision", recipe.precision, precisions)]
+    if recipe.precision.startswith("int8"):
+        asked.append(("granularity", recipe.granularity, granularities))
+    if recipe.calibrated:
+        asked += [("method", recipe.method, methods), ("symmetric", recipe.symmetric, symmetric)]
+    for name, value, known in asked:
+        if value not in known:
+            shown = ", ".join(str(k).lower() for k in known if k is not None)
+            raise UnsupportedRecipe(
+                f"target {engine} cannot follow recipe {recipe.name}: {name} is {str(value).lower()}",
+                remedy=f"it can do {shown}" if shown else f"leave {name} out",
+            )
+    if recipe.keep_float and not keep_float:
+        raise UnsupportedRecipe(
+            f"target {engine} cannot follow recipe {recipe.name}: it keeps {', '.join(recipe.keep_float)} in float",
+            remedy="use a recipe without keep_float, or another target",
+        )
 
 
 def check_session_tensors(

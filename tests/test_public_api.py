@@ -49,6 +49,7 @@ def test_exit_codes_are_the_documented_ones():
         "CompileFailed": 1,
         "InputError": 2,
         "UnknownTarget": 2,
+        "UnsupportedRecipe": 2,
         "MissingDependency": 3,
         "LoadFailed": 3,
         "InferFailed": 3,

@@ -1,8 +1,16 @@
-"""Recipes: how a network is made smaller, one TOML file each."""
+"""Recipes: how a network is made smaller.
+
+A name is ``PRECISION[-tensor][-METHOD][-sym|-asym]``, such as ``int8``, ``int8-percentile`` or ``int8-tensor-mse-sym``:
+one TOML file a precision in ``recipes/``, of which a variant changes what the name says. A user's own recipe is a TOML
+file of the same form.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 from edge_quantize.report import METRICS
 from edge_sdk.errors import InputError, ManifestInvalid
@@ -10,10 +18,14 @@ from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.spec import Recipe
 
 FOLDER = Path(__file__).parent / "recipes"
+GRAMMAR = "PRECISION[-tensor][-mse|-percentile|-entropy][-sym|-asym]"
+_VARIANT = re.compile(
+    r"(?P<granularity>-tensor)?(?P<method>-mse|-percentile|-entropy)?(?P<symmetric>-sym|-asym)?"
+)
 
 
 def names() -> tuple[str, ...]:
-    """The recipes that come with the SDK."""
+    """The recipes that come with the SDK, without their variants."""
     return tuple(sorted(p.stem for p in FOLDER.glob("*.toml")))
 
 
@@ -23,28 +35,57 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         InputError: no such recipe, or the file breaks the schema.
     """
-    path = Path(name_or_path)
+    path, variant = Path(name_or_path), dict[str, Any]()
     if path.suffix != ".toml":
-        if str(name_or_path) not in names():
-            raise InputError(
-                f"no recipe {str(name_or_path)!r}",
-                remedy=f"use one of {', '.join(names())}, or the path of a .toml file",
-            )
-        path = FOLDER / f"{name_or_path}.toml"
+        stem, variant = _parse(str(name_or_path))
+        path = FOLDER / f"{stem}.toml"
     try:
         recipe = from_plain(Recipe, read_toml(path), path.name)
     except ManifestInvalid as error:
         raise InputError(error.message, remedy="mend the recipe") from error
+    if variant:
+        recipe = dataclasses.replace(recipe, name=str(name_or_path), **variant)
     problem = _problem(recipe)
     if problem:
         raise InputError(f"{path.name}: {problem}", remedy="mend the recipe")
     return recipe
 
 
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """The file's stem, and the fields that the rest of the name changes."""
+    for stem in sorted(names(), key=len, reverse=True):
+        if name == stem:
+            return stem, {}
+        found = _VARIANT.fullmatch(name.removeprefix(stem)) if name.startswith(f"{stem}-") else None
+        if found:
+            parts: dict[str, Any] = {key: part[1:] for key, part in found.groupdict().items() if part}
+            if "symmetric" in parts:
+                parts["symmetric"] = parts["symmetric"] == "sym"
+            return stem, parts
+    raise InputError(
+        f"no recipe {name!r}",
+        remedy=f"use one of {', '.join(names())}, a variant ({GRAMMAR}), or the path of a .toml file",
+    )
+
+
 def _problem(recipe: Recipe) -> str | None:
     """What a recipe cannot mean: found here, not at the end of a long build."""
-    if recipe.calibration_items < 0 or (recipe.calibration_items == 0) != (recipe.precision == "fp32"):
-        return f"calibration_items is {recipe.calibration_items}; 0 for fp32, at least 1 for int8"
+    if recipe.calibration_items < 0 or (recipe.calibration_items > 0) != recipe.calibrated:
+        return (
+            f"calibration_items is {recipe.calibration_items}; "
+            "at least 1 for int8 and int8-mixed, 0 for what quantizes no activation"
+        )
+    weights = recipe.precision.startswith("int8")
+    for name, default, meant in (
+        ("granularity", "channel", weights),
+        ("method", "minmax", recipe.calibrated),
+        ("symmetric", None, recipe.calibrated),
+        ("keep_float", (), weights),
+    ):
+        if not meant and getattr(recipe, name) != default:
+            return f"{name} means nothing for {recipe.precision}"
+    if not 0.5 <= recipe.gate.confidence < 1:
+        return f"gate.confidence is {recipe.gate.confidence}, expected 0.5 to 1, such as 0.95"
     if not recipe.gate.max_drop:
         return "gate.max_drop is empty: nothing ships without a gate"
     for name, drop in recipe.gate.max_drop.items():

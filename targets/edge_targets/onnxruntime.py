@@ -16,6 +16,7 @@ from edge_sdk.target import (
     LoadOptions,
     SessionBase,
     Target,
+    check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
@@ -93,6 +94,7 @@ class OnnxRuntime:
 
         Unsigned activations, because signed ones ran about twice as slow as float on x86.
         """
+        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
         data = model.onnx.read_bytes()
         if recipe.precision == "int8":
             with vendor_errors(

@@ -21,6 +21,7 @@ from edge_sdk.target import (
     LoadOptions,
     SessionBase,
     Target,
+    check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
@@ -106,6 +107,7 @@ class OpenVino:
 
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations)."""
+        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
         ov = _import()
         with vendor_errors(
             "openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"

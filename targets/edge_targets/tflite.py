@@ -21,6 +21,7 @@ from edge_sdk.target import (
     LoadOptions,
     SessionBase,
     Target,
+    check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
@@ -100,6 +101,7 @@ class Tflite:
 
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out."""
+        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
         if model.tflite is None:
             raise CompileFailed(
                 f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",

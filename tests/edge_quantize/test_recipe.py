@@ -4,6 +4,7 @@ from edge_quantize.recipe import FOLDER, names, read_recipe
 from edge_quantize.report import METRICS
 from edge_sdk.errors import InputError
 
+BASES = ("int8-mixed", "int8-wonly", "int8", "fp16", "fp32")
 GOOD = """
 name = "mine"
 precision = "int8"
@@ -23,8 +24,8 @@ def recipe(tmp_path):
     return write
 
 
-def test_fp32_and_int8_come_with_the_sdk():
-    assert {"fp32", "int8"} <= set(names())
+def test_the_precisions_come_with_the_sdk():
+    assert set(BASES) == set(names())
     assert read_recipe("fp32").calibration_items == 0
     assert read_recipe("int8").precision == "int8"
 
@@ -48,6 +49,43 @@ def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(InputError, match="int9") as caught:
         read_recipe("int9")
     assert "int8" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "granularity", "method", "symmetric"),
+    [
+        ("int8-percentile", "channel", "percentile", None),
+        ("int8-tensor", "tensor", "minmax", None),
+        ("int8-tensor-mse-sym", "tensor", "mse", True),
+        ("int8-mixed-entropy-asym", "channel", "entropy", False),
+        ("int8-wonly-tensor", "tensor", "minmax", None),
+    ],
+)
+def test_a_variants_name_says_what_it_changes(name, granularity, method, symmetric):
+    found, base = read_recipe(name), read_recipe(next(n for n in BASES if name.startswith(n)))
+    assert (found.name, found.granularity, found.method, found.symmetric) == (
+        name,
+        granularity,
+        method,
+        symmetric,
+    )
+    assert (found.precision, found.gate) == (base.precision, base.gate)
+
+
+@pytest.mark.parametrize("name", ["int8-", "int8-channel", "int8-minmax", "int8-mse-tensor", "int8-mse-mse"])
+def test_a_variant_has_one_name(name):
+    with pytest.raises(InputError, match="no recipe") as caught:
+        read_recipe(name)
+    assert "[-tensor]" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [("fp32-tensor", "granularity"), ("int8-wonly-mse", "method"), ("fp16-sym", "symmetric")],
+)
+def test_a_variant_that_means_nothing_is_refused(name, match):
+    with pytest.raises(InputError, match=match):
+        read_recipe(name)
 
 
 @pytest.mark.parametrize("name", ["../recipes/int8", "", "INT8"])
@@ -76,6 +114,8 @@ def test_a_missing_file_is_named(tmp_path):
         ("64", "0", "calibration_items"),  # int8 without calibration
         ('"int8"', '"fp32"', "calibration_items"),  # float with calibration: what would it be for?
         ("0.01", "-0.01", "map50"),
+        ("[gate.max", "[gate]\nconfidence = 1.0\n[gate.max", "confidence"),
+        ('"int8"', '"int8-wonly"', "calibration_items"),
         ("0.01", "1.5", "map50"),
     ],
 )

@@ -13,7 +13,17 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.bundle import DataDigest, FileEntry, GateMetric, GateResult, GoldenSpec, Manifest
+from edge_sdk.bundle import (
+    Bundle,
+    Coverage,
+    DataDigest,
+    FileEntry,
+    GateMetric,
+    GateResult,
+    GoldenSpec,
+    Manifest,
+)
+from edge_sdk.errors import ChecksumMismatch
 from edge_sdk.spec import DetectionDecode, FaceCrop, Gate, ModelSpec, Preprocessing, Recipe
 from edge_sdk.tensors import TensorSpec
 
@@ -70,7 +80,11 @@ def classifiers(draw):
 @st.composite
 def manifests(draw):
     spec, precision = draw(specs() | classifiers()), draw(st.sampled_from(["fp32", "int8"]))
-    metric = st.builds(GateMetric, shares, shares, shares)
+    metric = st.builds(GateMetric, shares, shares, shares, st.none() | shares, st.none() | shares)
+    triples = st.tuples(shares, shares, shares)
+    coverage = st.builds(
+        Coverage, triples, triples, st.none() | triples, st.none() | st.dictionaries(texts, st.integers(0, 9))
+    )
     names = st.sampled_from(["map50", "accuracy", "f1"])
     return Manifest(
         schema=1,
@@ -80,13 +94,24 @@ def manifests(draw):
             draw(texts),
             precision,
             draw(st.integers(1, 1000)) if precision == "int8" else 0,
-            Gate(draw(st.dictionaries(names, shares))),
+            Gate(draw(st.dictionaries(names, shares)), draw(st.just(0.95) | shares)),
+            draw(st.sampled_from(["channel", "tensor"])),
+            draw(st.sampled_from(["minmax", "mse", "percentile", "entropy"])),
+            draw(st.sampled_from([None, True, False])),
+            tuple(draw(st.lists(texts, max_size=2))),
         ),
         target=draw(st.sampled_from(["onnxruntime", "openvino", "tflite"])),
         outputs=tuple(draw(st.permutations([t.name for t in spec.outputs]))),
         fingerprint=draw(st.dictionaries(texts, texts, max_size=2)),
-        calibration=draw(digests) if precision == "int8" else None,
-        gate=GateResult(draw(digests), draw(st.dictionaries(names, metric))),
+        calibration=dataclasses.replace(draw(digests), coverage=draw(st.none() | coverage))
+        if precision == "int8"
+        else None,
+        gate=GateResult(
+            draw(digests),
+            draw(st.dictionaries(names, metric)),
+            draw(st.sampled_from([None, "onnxruntime"])),
+            draw(st.none() | texts),
+        ),
         golden=GoldenSpec(draw(st.integers(1, 5)), draw(st.floats(1, 100))),
         files=draw(
             st.dictionaries(members, st.builds(FileEntry, st.integers(0), st.just("0" * 64)), max_size=3)
@@ -114,3 +139,28 @@ def test_every_key_of_the_normative_table_is_there_and_no_other():
     manifest = json.loads(toys.bundle().manifest.to_bytes())
     rows = re.findall(r"^\| `([a-z]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
     assert sorted(manifest) == sorted(rows)
+
+
+def test_what_has_its_default_is_left_out_so_that_older_bundles_stay_the_same_bytes():
+    manifest = json.loads(toys.bundle().manifest.to_bytes())
+    assert set(manifest["recipe"]) == {"name", "precision", "calibration_items", "gate"}
+    assert set(manifest["recipe"]["gate"]) == {"max_drop"}
+    assert set(manifest["gate"]) == {"evaluation", "metrics"}
+    assert set(manifest["gate"]["metrics"]["map50"]) == {"reference", "compiled", "max_drop"}
+    assert "provenance" in manifest["spec"]
+
+
+@pytest.mark.parametrize("written", [{"granularity": "channel"}, {"symmetric": None}, {"keep_float": []}])
+def test_a_default_that_is_written_all_the_same_is_not_canonical(tmp_path, written):
+    import zipfile
+
+    bundle = toys.bundle()
+    plain = json.loads(bundle.manifest.to_bytes())
+    plain["recipe"] |= written
+    data = json.dumps(plain, indent=2, sort_keys=True).encode() + b"\n"
+    assert Manifest.from_bytes(data) == bundle.manifest
+    with zipfile.ZipFile(tmp_path / "odd.edge", "w") as archive:
+        for name, content in {"manifest.json": data, **bundle.files}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    with pytest.raises(ChecksumMismatch, match="prescribes"):
+        Bundle.open(tmp_path / "odd.edge")

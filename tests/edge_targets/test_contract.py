@@ -9,7 +9,7 @@ import pytest
 import toys
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency, UnsupportedRecipe
 from edge_sdk.model import snr_db
 from edge_sdk.target import TARGETS, Artifact, FloatModel, LoadOptions, find_target
 from edge_sdk.tasks import DetectionTask
@@ -240,3 +240,15 @@ def test_what_openvino_refuses_from_the_cache_is_compiled_again(openvino_artifac
         openvino_artifact, toys.SPEC, options=LoadOptions(threads=1, cache=cache)
     ) as session:
         assert set(session.infer(pixels())) == {t.name for t in toys.SPEC.outputs}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "changes", [{"granularity": "cell"}, {"method": "guess"}, {"precision": "int4"}, {"symmetric": "maybe"}]
+)
+def test_a_recipe_that_it_cannot_follow_is_refused_by_name(name, changes, tmp_path):
+    recipe = dataclasses.replace(toys.INT8, name="odd", **changes)
+    with pytest.raises(UnsupportedRecipe, match=rf"{name} .* recipe odd: {next(iter(changes))} is"):
+        find_target(name).compile(
+            FloatModel(toys.SPEC, tmp_path / "never read.onnx"), recipe=recipe, calibration=()
+        )
