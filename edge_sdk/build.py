@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from edge_sdk.target import engine_of
 def build(
     onnx: str | Path,
     *,
-    model: str,
+    model: str | None = None,
+    spec: str | Path | None = None,
     target: str,
     recipe: str | Path,
     calibration: str | Path | None,
@@ -28,8 +30,10 @@ def build(
     """Quantize a float network, compile it for a target, hold it against its float reference, and write a bundle.
 
     Args:
-        onnx: float graph: uint8 pixels (1, H, W, 3) in, raw head maps out, opset 17.
+        onnx: float graph: uint8 pixels (1, H, W, 3) in, raw head maps out, opset 17; with ``spec``, as any tool exported
+            a YOLO11- or YOLO12-style detector or a classifier.
         model: zoo name whose spec the graph follows.
+        spec: of a network of the user's own, a TOML file (``docs/bring-your-own.md``); instead of ``model``.
         target: engine, or profile of a board such as ``"raspberry-pi-5"``.
         recipe: name such as ``"int8"``, or path of a TOML file.
         calibration: folder of pictures; may be None for a float recipe.
@@ -48,19 +52,27 @@ def build(
         CompileFailed: the engine's tools refused the network.
         MissingDependency: a host tool is not installed.
     """
+    if (model is None) == (spec is None):
+        raise InputError("a build needs either a model or a spec", remedy="name a zoo model, or a spec file")
     if str(output) == str(onnx):
         raise InputError("output and onnx are the same file", remedy="choose another output")
     floor: Any = importlib.import_module("edge_quantize.build")
     extra = {} if stage is None else {"stage": stage}
-    built: Bundle = floor.build(
-        onnx,
-        spec=zoo.spec(model),
-        engine=engine_of(target),
-        recipe=recipe,
-        calibration=calibration,
-        evaluation=evaluation,
-        output=output,
-        tflite=tflite,
-        **extra,
-    )
+    with ExitStack() as stack:
+        if spec is not None:
+            own: Any = importlib.import_module("edge_quantize.own")
+            onnx, network = stack.enter_context(own.adapted(Path(onnx), Path(spec)))
+        else:
+            network = zoo.spec(str(model))
+        built: Bundle = floor.build(
+            onnx,
+            spec=network,
+            engine=engine_of(target),
+            recipe=recipe,
+            calibration=calibration,
+            evaluation=evaluation,
+            output=output,
+            tflite=tflite,
+            **extra,
+        )
     return built

@@ -26,7 +26,10 @@ from edge_sdk.terminal import (
 def register(verb: Verb) -> None:
     """Add the verbs."""
     sub = verb("build", _build, "quantize, compile, gate and bundle a float network")
-    sub.add_argument("model", metavar="MODEL", help="zoo name: whose spec the network follows")
+    sub.add_argument("model", metavar="MODEL", nargs="?", help="zoo name: whose spec the network follows")
+    sub.add_argument(
+        "--spec", type=Path, metavar="FILE", help="TOML of a network of your own (docs/bring-your-own.md)"
+    )
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
     sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
     sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
@@ -45,10 +48,15 @@ def register(verb: Verb) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
+    if (args.model is None) == (args.spec is None):
+        raise InputError("build needs either a MODEL or a --spec", remedy="name a zoo model, or --spec FILE")
+    if args.spec is not None and args.onnx is None:
+        raise InputError("--spec describes a network that --onnx names", remedy="add --onnx FILE")
     with progress() as stage, stdout_is_ours():
         bundle = build(
             args.onnx or zoo.float_source(args.model),
             model=args.model,
+            spec=args.spec,
             target=args.target,
             recipe=args.recipe,
             calibration=args.calibration,

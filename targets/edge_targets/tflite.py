@@ -105,7 +105,8 @@ class Tflite:
         if model.tflite is None:
             raise CompileFailed(
                 f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
-                remedy="export it with litert-torch: python -m edge_training.export",
+                remedy="make it with litert-torch (docs/bring-your-own.md) and name it with --tflite; "
+                "a zoo model: python -m edge_training.export",
             )
         data = model.tflite.read_bytes()
         if recipe.precision == "int8":
@@ -134,12 +135,24 @@ def _version() -> str:
 
 
 def _output_order(data: bytes, spec: ModelSpec) -> tuple[str, ...]:
-    """Spec names in the order of the file's outputs: the signature calls them output_0, output_1 ... as exported."""
+    """Spec names in the order of the file's outputs: the signature calls them output_0, output_1 ... as exported.
+
+    Raises:
+        CompileFailed: the file's outputs are not the spec's; names the first that differs.
+    """
     interpreter = _import().Interpreter(model_content=data)
-    runner = interpreter.get_signature_runner(_SIGNATURE)
-    index_to_name = {
-        int(runner.get_output_details()[f"output_{i}"]["index"]): t.name for i, t in enumerate(spec.outputs)
-    }
+    exported = interpreter.get_signature_runner(_SIGNATURE).get_output_details()
+    index_to_name = {}
+    for i, tensor in enumerate(spec.outputs):
+        found = exported.get(f"output_{i}")
+        shape = None if found is None else tuple(int(n) for n in found["shape"])
+        if shape != tensor.shape or len(exported) != len(spec.outputs):
+            raise CompileFailed(
+                f"the float .tflite has {len(exported)} outputs, output_{i} of shape {shape}; "
+                f"the spec wants {len(spec.outputs)}, there {tensor.name!r} {tensor.shape}",
+                remedy="make it with the spec's outputs, in its order: docs/bring-your-own.md",
+            )
+        index_to_name[int(found["index"])] = tensor.name
     return tuple(index_to_name[int(d["index"])] for d in interpreter.get_output_details())
 
 

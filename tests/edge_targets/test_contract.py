@@ -9,7 +9,7 @@ import pytest
 import toys
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency, UnsupportedRecipe
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency, UnsupportedRecipe
 from edge_sdk.model import snr_db
 from edge_sdk.target import TARGETS, Artifact, FloatModel, LoadOptions, find_target
 from edge_sdk.tasks import DetectionTask
@@ -252,3 +252,10 @@ def test_a_recipe_that_it_cannot_follow_is_refused_by_name(name, changes, tmp_pa
         find_target(name).compile(
             FloatModel(toys.SPEC, tmp_path / "never read.onnx"), recipe=recipe, calibration=()
         )
+
+
+def test_a_float_tflite_of_another_network_is_refused_by_output(toy_tflite, toy_onnx):
+    pytest.importorskip("ai_edge_litert", reason="engine of tflite is not installed")
+    model = FloatModel(toys.CLASSIFIER, toy_onnx, toy_tflite)
+    with pytest.raises(CompileFailed, match=r"6 outputs, output_0.*wants 1, there 'logits'"):
+        find_target("tflite").compile(model, recipe=toys.FP32, calibration=())
