@@ -20,7 +20,6 @@ from edge_sdk.target import Artifact, SessionBase
 from edge_sdk.tasks import ClassificationTask
 from edge_sdk.testing import FakeSession
 
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
