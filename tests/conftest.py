@@ -2,6 +2,7 @@ import importlib.util
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import toys
@@ -77,3 +78,12 @@ def toy_tflite(toy_onnx):
     if importlib.util.find_spec("litert_torch") is None:
         pytest.skip("the float TFLite is made through litert-torch, which is not installed")
     return toys.write_tflite(toy_onnx.with_suffix(".tflite"))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The data folder beside the checkout, which is not part of the repository."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}")
+    return folder

@@ -21,7 +21,6 @@ from edge_sdk.tasks import ClassificationTask
 from edge_sdk.testing import FakeSession
 
 
-
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "red.png"

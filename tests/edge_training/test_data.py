@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,9 +9,6 @@ from edge_training.data.scenes import SceneMaker
 from edge_training.stages import stages_of
 from edge_training.stages.common import balanced_rows
 from edge_training.stages.detector import collate
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not SHARED.exists(), reason=f"no data folder at {SHARED}")
 
 
 @pytest.fixture
@@ -109,9 +104,8 @@ def test_a_missing_data_folder_is_named_before_anything_starts(tmp_path):
 
 
 @pytest.mark.data
-@needs_data
-def test_fer2013_has_its_official_splits_without_leaks():
-    sets = fer2013.read(SHARED / "fer2013")
+def test_fer2013_has_its_official_splits_without_leaks(shared_data):
+    sets = fer2013.read(shared_data / "fer2013")
     assert (len(sets.training), len(sets.public_test), len(sets.private_test)) == (28_005, 3_589, 3_589)
     assert sets.public_test.duplicated.sum() == 280
     assert sets.private_test.duplicated.sum() == 288
@@ -122,7 +116,8 @@ def test_fer2013_has_its_official_splits_without_leaks():
 
 
 @pytest.mark.data
-@needs_data
-def test_an_unknown_recipe_key_is_named():
+def test_an_unknown_recipe_key_is_named(shared_data):
     with pytest.raises(InputError, match="speed"):
-        stages_of({"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, SHARED)
+        stages_of(
+            {"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, shared_data
+        )

@@ -4,8 +4,9 @@
 
 histogram   a small network on colour histograms alone. If it tells attacks from faces, the simulation has a shortcut.
 ridge       a linear model on statistics of colour, blur and spectrum: the trivial baseline.
+minifasnet  MiniFASNetV2 as its makers published it, which never saw a simulated attack.
 
-Both are fitted to training presentations and measured on those of portraits that nobody trained on.
+The first two are fitted to training presentations; all are measured on those of portraits that nobody trained on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from edge_quantize.data import BONA_FIDE
 from edge_sdk.errors import EdgeError
 from edge_sdk.image import Image
 from edge_training.data.attacks import SPECIES
+from edge_training.peers import MiniFASNetV2
 from edge_training.stages.liveness import presentations
 
 Floats = npt.NDArray[np.float64]
@@ -86,6 +88,8 @@ def measure(data: Path, *, train: int, test: int, seed: int) -> dict[str, dict[s
         table = np.stack([features(i) for i in judged])
         decide = getattr(pipeline, "decision_function", None) or (lambda t: pipeline.predict_proba(t)[:, 1])  # noqa: B023
         results[name] = areas(decide(table), truth)
+    peer = MiniFASNetV2(data / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
+    results["minifasnet"] = areas(peer(judged), truth)
     return results
 
 

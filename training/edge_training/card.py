@@ -23,16 +23,13 @@ from edge_quantize.gate import examine
 from edge_quantize.recipe import read_recipe
 from edge_quantize.report import METRICS, Report
 from edge_sdk import zoo
-from edge_sdk.boxes import iou
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError
-from edge_sdk.image import read_image
-from edge_sdk.model import load
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import FloatModel, LoadOptions, Session, find_target
 from edge_sdk.tasks import ClassificationTask, DetectionTask, LivenessTask, task_of
-from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgrounds, read_portraits
 from edge_training.data.unpack import unpack
+from edge_training.probes import agreement, found_by_size, found_in_scenes, jitter
 from edge_training.release import folder_of
 from edge_training.stages.student import SIZES
 
@@ -47,9 +44,6 @@ TEST_SETS: Mapping[str, Mapping[str, tuple[str, dict[str, Any]]]] = {
 
 DRAWN = {"detection": "all", "classification": "48 px", "liveness": "test"}
 """The set of each task that the picture is of."""
-
-CONFIDENCES = (0.01, 0.10, 0.15, 0.25)
-"""At which a detector is tried on scenes."""
 
 
 def sessions(spec: ModelSpec) -> dict[str, Session]:
@@ -82,42 +76,6 @@ def confusion(report: Report, columns: Sequence[str], rows: Sequence[str]) -> st
     for row, counts in zip(rows, report.confusion, strict=True):
         lines.append(f"| {row} | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines)
-
-
-def found_in_scenes(name: str, data: Path, scenes: Path, confidences: Sequence[float]) -> str:
-    """Markdown: what a detector finds, and what it makes up, by confidence; through the whole model, as on a device.
-
-    Args:
-        name: of the zoo model; the bundle that is fastest here.
-        data: folder with ``faces/``, ``backgrounds/`` and ``peers/``.
-        scenes: the unpacked set of that name.
-        confidences: a row each.
-    """
-    peer = UltraLight(data / "peers/ultralight_face/version-RFB-640.onnx")
-    portraits = read_portraits(data / "faces", peer)[::HELD_OUT_EVERY]
-    empty = read_backgrounds(data / "backgrounds")[::HELD_OUT_EVERY]
-    items = read_labelled(scenes, zoo.spec(name).labels)
-    lines = [
-        "| confidence | scene faces found at IoU 0.5 | false boxes a scene | portraits found | "
-        "face-free pictures with a box |",
-        "|---|---|---|---|---|",
-    ]
-    for confidence in confidences:
-        with load(name, confidence=confidence) as model:
-            faces = hits = made_up = 0
-            for item in items:
-                image = read_image(item.path)
-                height, width = image.shape[:2]
-                truth = (item.boxes * (width, height, width, height)).astype(np.float32)
-                good = iou(truth, model(image).boxes) >= 0.5
-                faces, hits = faces + len(truth), hits + int(good.any(axis=1).sum())
-                made_up += int((~good.any(axis=0)).sum())
-            seen = [bool((iou(p.box[None], model(p.image).boxes) >= 0.5).any()) for p in portraits]
-            alarms = sum(len(model(photo)) > 0 for photo in empty)
-        row = f"| {confidence:.2f} | {hits / faces:.3f} | {made_up / len(items):.2f} | {np.mean(seen):.3f} |"
-        lines.append(f"{row} {alarms} of {len(empty)} |")
-    counts = f"{faces} faces in {len(items)} scenes, {len(portraits)} portraits, {len(empty)} face-free photographs"
-    return "\n".join([counts, "", *lines])
 
 
 def draw(spec: ModelSpec, session: Session, items: Sequence[LabelledPicture], path: Path) -> None:
@@ -211,7 +169,11 @@ def main(argv: list[str] | None = None) -> int:
         if spec.task == "detection":
             if not (args.work / "scenes").exists():
                 unpack("scenes", args.data, args.work / "scenes")
-            print("\n" + found_in_scenes(spec.name, args.data, args.work / "scenes", CONFIDENCES))
+            print("\nscenes: " + found_in_scenes(spec.name, args.data, args.work / "scenes"))
+            print("\nby size of face\n\n" + found_by_size(spec.name, args.data))
+            print("\nreal photographs\n\n" + agreement(spec.name, args.data))
+        elif spec.task == "liveness":
+            print("\nboxes off by up to a tenth\n\n" + jitter(spec.name, args.data))
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code

@@ -102,8 +102,17 @@ class SceneMaker:
             face = augment.erase(face, rng)
         return augment.colourise(face, rng) if rng.random() < 0.25 else face[:, :, None]
 
-    def scene(self, rows: Sequence[int], side: int, rng: np.random.Generator) -> Scene:
-        """A composite or a portrait that shows the FER2013 faces ``rows`` as far as they find room."""
+    def scene(
+        self, rows: Sequence[int], side: int, rng: np.random.Generator, *, size: int | None = None
+    ) -> Scene:
+        """A composite or a portrait that shows the FER2013 faces ``rows`` as far as they find room.
+
+        Args:
+            rows: of the faces.
+            side: of the picture, pixels.
+            rng: where all draws come from.
+            size: side of every pasted face, pixels; None draws each.
+        """
         boxes: list[npt.NDArray[np.float32]] = []
         targets: list[npt.NDArray[np.float32]] = []
         if self.portraits and rng.random() < 0.4:
@@ -118,13 +127,13 @@ class SceneMaker:
         for _ in range(rng.integers(0, 4)):
             self._paste_distractor(image, taken, rng)
         for row in rows:
-            size = int(np.exp(rng.uniform(np.log(20), np.log(min(200, 0.75 * side)))))
-            if (place := _free_place(taken, size, side, rng)) is None:
+            drawn = size or int(np.exp(rng.uniform(np.log(20), np.log(min(200, 0.75 * side)))))
+            if (place := _free_place(taken, drawn, side, rng)) is None:
                 continue
-            face = self._face(row, size, rng)
+            face = self._face(row, drawn, rng)
             _blend(image, face, place, rng)
             x, y = place
-            box = np.array([x, y, x + size, y + size], np.float32)
+            box = np.array([x, y, x + drawn, y + drawn], np.float32)
             boxes.append(box)
             taken.append(box)
             targets.append(self.targets[row])
