@@ -36,7 +36,7 @@ from edge_sdk.image import read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
 from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
 from edge_sdk.spec import DetectionDecode, FaceCrop, LivenessDecision, ModelSpec, Preprocessing, Recipe
-from edge_sdk.target import available_targets, find_target
+from edge_sdk.target import LoadOptions, available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
 
@@ -63,6 +63,7 @@ __all__ = [
     "Liveness",
     "LivenessDecision",
     "LoadFailed",
+    "LoadOptions",
     "Manifest",
     "ManifestInvalid",
     "MissingDependency",

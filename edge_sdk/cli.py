@@ -140,7 +140,12 @@ def _predict(args: argparse.Namespace) -> int:
         model, detector = _models(args, stack)
         if not args.json:
             info = model.info
-            print(f"{info.name} on {info.target} {info.precision} ({info.chosen})", file=sys.stderr)
+            print(
+                f"{info.name} on {info.target} {info.precision}, {info.device} ({info.chosen})",
+                *info.notes,
+                sep="\n  ",
+                file=sys.stderr,
+            )
         for frame in source:
             boxes = None if detector is None else detector(frame.image).boxes
             found = model(frame.image) if boxes is None else model(frame.image, boxes=boxes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -17,9 +17,10 @@ from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
 from edge_sdk.image import Color, Image, check_boxes, check_image
+from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Classifications, Detections, Liveness
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import LoadOptions, Session, available_targets, find_target
+from edge_sdk.target import CPU, LoadOptions, Session, available_targets, find_target
 from edge_sdk.tasks import AnyTask, ClassificationTask, LivenessTask, task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
@@ -42,6 +43,9 @@ class ModelInfo:
         licence: of the weights.
         sha256: identity of the bundle.
         chosen: why this bundle was taken.
+        device: that runs the engine, such as ``"CPU"``.
+        notes: what the engine says of this load: devices that were not used and why, operators that were not
+            accelerated.
     """
 
     name: str
@@ -54,6 +58,8 @@ class ModelInfo:
     licence: str
     sha256: str
     chosen: str
+    device: str = CPU
+    notes: tuple[str, ...] = ()
 
 
 class Model(Generic[Result]):
@@ -113,7 +119,7 @@ class Model(Generic[Result]):
         inferred = now_ns()
         found = task.postprocess(tensors, transform)
         times = StageTimes(prepared - start, inferred - prepared, now_ns() - inferred)
-        return cast(Result, found.answered(times, self._answerer))
+        return cast(Result, found.answered(times, self._answerer, self.session.device))
 
     def _classify(
         self, task: ClassificationTask, image: Image, boxes: npt.ArrayLike | None, color: Color, start: int
@@ -144,10 +150,12 @@ class Model(Generic[Result]):
         if isinstance(task, LivenessTask):
             seen = task.decide(answers, reasons)
             times = StageTimes(preparing, inferring, now_ns() - start)
-            return Liveness(seen.scores, seen.decisions, seen.reasons, times, self._answerer)
+            return Liveness(
+                seen.scores, seen.decisions, seen.reasons, times, self._answerer, self.session.device
+            )
         found = task.postprocess(answers)
         times = StageTimes(preparing, inferring, now_ns() - start)
-        return Classifications(found.probs, found.names, times, self._answerer)
+        return Classifications(found.probs, found.names, times, self._answerer, self.session.device)
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
@@ -171,6 +179,9 @@ def load(
     target: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    device: str | Sequence[str] | None = None,
+    profile: str | Path | None = None,
+    options: LoadOptions | None = None,
     confidence: float | None = None,
     verify: bool = True,
 ) -> Model[Any]:
@@ -185,17 +196,22 @@ def load(
         target: engine that must run it.
         precision: that its graph must have.
         threads: of the engine; None takes the number of cores, at most 4.
+        device: where the engine must run, such as ``"GPU"``; several are tried in that order, and the results and
+            ``info.notes`` say which it became and why. None takes the processor.
+        profile: board, by name or TOML file: its engine, threads and device hold where nothing else is asked for.
+        options: everything else that an engine may be told; ``threads`` and ``device`` beside it win.
         confidence: report faces from this score on; None takes the model's.
         verify: run the golden vectors once: the device proves itself, and is warm afterwards.
 
     Raises:
-        InputError: unknown name, or no bundle of that target and precision.
+        InputError: unknown name, no bundle of that target and precision, or an option that the engine does not have.
         BundleError: the bundle is damaged, or the golden vectors fail here.
         MissingDependency: the engine is not installed.
-        LoadFailed: the engine refused the artifact.
+        LoadFailed: the engine refused the artifact, or a device that was required is not there.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}", remedy="leave it out for automatic")
+    board = None if profile is None else read_profile(profile)
+    settings = _settings(options or LoadOptions(), threads, device, board)
+    target = target or (board.engine if board else None)
     if names_a_file(model):
         bundle, chosen = Bundle.open(model), f"the file {model}"
     else:
@@ -211,9 +227,7 @@ def load(
                 remedy=f"leave {what} out, or name another bundle",
             )
     task = task_of(manifest.spec, confidence=confidence)
-    session = find_target(manifest.target).load(
-        bundle.artifact, manifest.spec, options=LoadOptions(threads=threads, cache=default_cache())
-    )
+    session = find_target(manifest.target).load(bundle.artifact, manifest.spec, options=settings)
     try:
         if verify:
             for case in bundle.golden():
@@ -230,11 +244,25 @@ def load(
             licence=manifest.spec.licence,
             sha256=bundle.sha256,
             chosen=chosen,
+            device=session.device,
+            notes=session.notes,
         )
         return Model(session, task, info)
     except BaseException:
         session.close()
         raise
+
+
+def _settings(
+    options: LoadOptions, threads: int | None, device: str | Sequence[str] | None, board: Profile | None
+) -> LoadOptions:
+    """What the caller asked for; where nothing was asked for, what the board's profile says."""
+    threads = options.threads if threads is None else threads
+    devices = options.devices if device is None else (device,) if isinstance(device, str) else tuple(device)
+    if board is not None:
+        threads = board.threads if threads is None else threads
+        devices = devices or ((board.device,) if board.device else ())
+    return replace(options, threads=threads, devices=devices, cache=options.cache or default_cache())
 
 
 def names_a_file(model: str | Path) -> bool:

@@ -45,6 +45,7 @@ class Detections:
         names: class names in the order of ``probs``.
         times: how long each stage took.
         target: engine and precision that answered, such as ``"openvino-int8"``.
+        device: that ran the engine, such as ``"CPU"``.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -54,6 +55,7 @@ class Detections:
     names: tuple[str, ...]
     times: StageTimes = NO_TIMES
     target: str = ""
+    device: str = ""
 
     @classmethod
     def empty(cls, names: tuple[str, ...] = ()) -> Detections:
@@ -66,9 +68,11 @@ class Detections:
             names=names,
         )
 
-    def answered(self, times: StageTimes, target: str) -> Detections:
+    def answered(self, times: StageTimes, target: str, device: str = "") -> Detections:
         """The same faces with how long they took and who found them."""
-        return Detections(self.boxes, self.scores, self.class_ids, self.probs, self.names, times, target)
+        return Detections(
+            self.boxes, self.scores, self.class_ids, self.probs, self.names, times, target, device
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,6 +109,7 @@ class Detections:
             names=self.names,
             times=self.times,
             target=self.target,
+            device=self.device,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Detections:
             ],
             "times_ms": _times(self.times),
             "target": self.target,
+            "device": self.device,
         }
 
 
@@ -150,12 +156,14 @@ class Classifications:
         names: class names in the order of ``probs``.
         times: how long each stage took, all faces together.
         target: engine and precision that answered, such as ``"openvino-int8"``.
+        device: that ran the engine, such as ``"CPU"``.
     """
 
     probs: npt.NDArray[np.float32]
     names: tuple[str, ...]
     times: StageTimes = NO_TIMES
     target: str = ""
+    device: str = ""
 
     @property
     def class_ids(self) -> npt.NDArray[np.intp]:
@@ -202,6 +210,7 @@ class Classifications:
             ],
             "times_ms": _times(self.times),
             "target": self.target,
+            "device": self.device,
         }
 
 
@@ -235,6 +244,7 @@ class Liveness:
         reasons: (N,) why a face is undecided, else empty.
         times: how long each stage took, all faces together.
         target: engine and precision that answered.
+        device: that ran the engine.
     """
 
     scores: npt.NDArray[np.float32]
@@ -242,6 +252,7 @@ class Liveness:
     reasons: tuple[str, ...]
     times: StageTimes = NO_TIMES
     target: str = ""
+    device: str = ""
 
     def __len__(self) -> int:
         """Number of faces."""
@@ -265,6 +276,7 @@ class Liveness:
             ],
             "times_ms": _times(self.times),
             "target": self.target,
+            "device": self.device,
         }
 
 

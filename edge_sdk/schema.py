@@ -55,7 +55,7 @@ def from_plain(cls: type[T], value: object, where: str) -> T:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file: recipes and profiles, on a host.
+    """Parse a TOML file: a recipe or a profile.
 
     Raises:
         InputError: the file cannot be read or is not TOML.
@@ -67,9 +67,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         try:
             import tomli as tomllib
         except ImportError as error:
-            raise MissingDependency(
-                "tomli is not installed", remedy="pip install 'face-edge-sdk[host]'"
-            ) from error
+            raise MissingDependency("tomli is not installed", remedy="pip install tomli") from error
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -10,19 +10,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import LoadFailed, UnknownTarget, UnsupportedRecipe
-from edge_sdk.schema import read_toml
+from edge_sdk.errors import InputError, LoadFailed, UnknownTarget, UnsupportedRecipe
+from edge_sdk.profile import is_profile, profile_names, read_profile
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.tensors import Array, Tensors, TensorSpec
 
 TARGETS = ("onnxruntime", "openvino", "tflite")
 ENTRY_POINTS = "edge_sdk.targets"
+CPU = "CPU"
 INFER_REMEDY = "load the model again; report it if it repeats"
 
 
@@ -58,15 +59,38 @@ class FloatModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What a device may decide.
+    """What a device may decide. An engine refuses what it has no such thing for: nothing is left out silently.
 
     Attributes:
-        threads: of the engine for one frame; None takes the number of cores, at most 4.
+        threads: of the engine for one frame; None takes the cores that this process may use, at most 4.
         cache: where an engine that compiles at load keeps what it compiled; None compiles anew.
+        devices: where the engine shall run, such as ``("GPU",)``: one is required; several are tried in this order,
+            and the session says which it became and why not those before. Empty: ``("CPU",)``.
+        hint: what OpenVINO tunes for.
+        streams: frames that OpenVINO computes side by side; None leaves that to the hint.
+        spinning: onnxruntime's idle threads wait in a loop: a little faster, and a core less for camera and others.
+        small_memory: onnxruntime gives memory back after each frame instead of keeping its peak: smaller, slower.
     """
 
     threads: int | None = None
     cache: EngineCache | None = None
+    devices: tuple[str, ...] = ()
+    hint: Literal["latency", "throughput"] = "latency"
+    streams: int | None = None
+    spinning: bool = False
+    small_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine can do (InputError)."""
+        for name, value in (("threads", self.threads), ("streams", self.streams)):
+            if value is not None and value < 1:
+                raise InputError(
+                    f"{name} must be at least 1, got {value}", remedy="leave it out for automatic"
+                )
+        if self.hint not in ("latency", "throughput"):
+            raise InputError(
+                f"hint must be 'latency' or 'throughput', got {self.hint!r}", remedy="name one of them"
+            )
 
 
 class Session(Protocol):
@@ -77,6 +101,10 @@ class Session(Protocol):
 
     outputs: tuple[TensorSpec, ...]
     input: TensorSpec
+    device: str
+    """That really runs the network, such as ``"CPU"``, ``"GPU.0"`` or, where they share it, ``"CUDA+CPU"``."""
+    notes: tuple[str, ...]
+    """What its user should know: devices that were not used and why, operators that no accelerator took."""
 
     def infer(self, pixels: Array) -> Tensors:
         """Run one frame.
@@ -129,7 +157,10 @@ class Target(Protocol):
 
 
 class SessionBase:
-    """Context management for sessions."""
+    """Context management for sessions, and what most of them say of themselves."""
+
+    device: str = CPU
+    notes: tuple[str, ...] = ()
 
     def __enter__(self) -> SessionBase:
         """Return the session."""
@@ -168,23 +199,22 @@ def find_target(name: str) -> Target:
 def engine_of(name: str) -> str:
     """The engine that a target name stands for: the engine itself, or what a board's profile names.
 
+    Args:
+        name: of an engine or of a shipped profile, or the path of a user's own profile (``.toml``).
+
     Raises:
-        UnknownTarget: neither an engine nor a profile.
+        UnknownTarget: neither an engine nor a profile, or the profile's engine is not installed.
+        InputError: the profile breaks its schema.
     """
     if name in TARGETS:
         return name
-    from importlib.resources import files
-
-    folder = files("edge_targets") / "profiles"
-    profiles = {Path(str(p)).stem: p for p in folder.iterdir() if str(p).endswith(".toml")}
-    if name not in profiles:
-        raise UnknownTarget(
-            f"unknown target {name!r}", remedy=f"use one of {', '.join((*TARGETS, *sorted(profiles)))}"
-        )
-    engine = read_toml(Path(str(profiles[name]))).get("engine")
-    if engine not in TARGETS:
-        raise UnknownTarget(f"profile {name} names engine {engine!r}", remedy="mend the profile")
-    return str(engine)
+    if is_profile(name):
+        return find_target(read_profile(name).engine).name
+    try:
+        return find_target(name).name
+    except UnknownTarget as error:
+        error.remedy = f"use one of {', '.join((*TARGETS, *profile_names()))}, or a profile's .toml file"
+        raise
 
 
 def available_targets() -> tuple[str, ...]:
@@ -194,6 +224,26 @@ def available_targets() -> tuple[str, ...]:
         for name in TARGETS
         if any(importlib.util.find_spec(m) is not None for m in find_target(name).modules)
     )
+
+
+def check_options(engine: str, options: LoadOptions, *, known: Collection[str]) -> None:
+    """Refuse options that an engine has no such thing for.
+
+    Args:
+        engine: name of the target.
+        options: that were asked for.
+        known: names of the fields that it honours, besides ``threads`` and ``cache``.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for option in fields(LoadOptions):
+        value = getattr(options, option.name)
+        if option.name not in ("threads", "cache", *known) and value != option.default:
+            raise InputError(
+                f"target {engine} has no {option.name}, {value!r} was asked for",
+                remedy=f"leave {option.name} out, or take another target",
+            )
 
 
 def check_recipe(

@@ -45,13 +45,27 @@ def engine_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--target", metavar="NAME", help="engine that must run it")
     sub.add_argument("--precision", metavar="P", help="fp32 or int8")
     sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
+    sub.add_argument(
+        "--device",
+        metavar="D[,D]",
+        help="where the engine must run, such as GPU; of several the first that is there (default: CPU)",
+    )
+    sub.add_argument("--profile", metavar="NAME", help="board, or its .toml file: engine and threads for it")
 
 
 def load_asked(args: argparse.Namespace, confidence: float | None = None) -> Model[Any]:
     """Load the model or bundle that the arguments name, as :func:`engine_options` has asked."""
     name = args.model if hasattr(args, "model") else args.bundle
+    # AUTO:GPU,CPU is one device to OpenVINO.
+    whole = args.device is None or args.device.startswith("AUTO")
     return load(
-        name, target=args.target, precision=args.precision, threads=args.threads, confidence=confidence
+        name,
+        target=args.target,
+        precision=args.precision,
+        threads=args.threads,
+        device=args.device if whole else args.device.split(","),
+        profile=args.profile,
+        confidence=confidence,
     )
 
 

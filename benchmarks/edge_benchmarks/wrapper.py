@@ -44,6 +44,7 @@ class Planted:
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.input, self.outputs = session.input, session.outputs
+        self.device, self.notes = session.device, session.notes
         self._session = session
         _, height, width, _ = spec.input.shape
         assert spec.decode is not None, "a detector's spec"

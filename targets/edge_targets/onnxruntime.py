@@ -1,4 +1,7 @@
-"""onnxruntime: the portable default, on every processor that has a wheel."""
+"""onnxruntime: the portable default, on every processor that has a wheel.
+
+Other execution providers than the processor's run only when they are named, and never hand over to it unseen.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
+import numpy as np
+
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
+    CPU,
     INFER_REMEDY,
     Artifact,
     FloatModel,
     LoadOptions,
     SessionBase,
     Target,
+    check_options,
     check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
+from edge_targets.devices import first_that_loads
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
 _MODEL = "model.onnx"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+PROVIDERS = {
+    CPU: "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "TensorRT": "TensorrtExecutionProvider",
+    "QNN": "QNNExecutionProvider",
+    "XNNPACK": "XnnpackExecutionProvider",
+    "OpenVINO": "OpenVINOExecutionProvider",
+}
+"""Devices by the names that a caller uses."""
+_PACKAGES = {
+    "CUDA": "pip install onnxruntime-gpu, in an environment without onnxruntime",
+    "TensorRT": "pip install onnxruntime-gpu, in an environment without onnxruntime, beside the system's TensorRT",
+    "QNN": "pip install onnxruntime-qnn, in an environment without onnxruntime",
+    "OpenVINO": "pip install onnxruntime-openvino, in an environment without onnxruntime",
+}
 
 
 def _import() -> Any:
@@ -39,47 +62,49 @@ def _import() -> Any:
 
 
 class OnnxRuntimeSession(SessionBase):
-    """One frame after another through onnxruntime's CPU provider.
+    """One frame after another through one execution provider, over bound memory: no tensor is allocated for a frame.
 
     Attributes:
         engine: an ``onnxruntime.InferenceSession``, for what is not wrapped here; None once closed.
     """
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
+        check_options("onnxruntime", options, known=("devices", "spinning", "small_memory"))
         ort = _import()
         self.input, self.outputs = spec.input, spec.outputs
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = thread_count(options)
-        settings.inter_op_num_threads = 1
-        # Threads that spin between frames starve the camera and the other engines of a small board.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        settings.log_severity_level = 3
-        with vendor_errors(
-            "onnxruntime", LoadFailed, "the artifact was refused", "build the bundle again for this version"
-        ):
-            session = ort.InferenceSession(
-                artifact.files[_MODEL], settings, providers=["CPUExecutionProvider"]
-            )
+        (session, self.device), self.notes = first_that_loads(
+            options.devices, lambda device: _open(ort, artifact, device, options)
+        )
         found = {
             t.name: (tuple(t.shape), _DTYPES.get(t.type, t.type))
             for t in (*session.get_inputs(), *session.get_outputs())
         }
         check_session_tensors(spec, "onnxruntime", found)
-        self._names = [t.name for t in spec.outputs]
         self.engine: Any = session
+        self._value, self._binding = ort.OrtValue.ortvalue_from_numpy, session.io_binding()
+        self._bound: Array | None = None
+        # Bound once: every frame's answer is read from the same arrays.
+        self._views = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
+        for name, view in self._views.items():
+            self._binding.bind_ortvalue_output(name, self._value(view))
 
     def infer(self, pixels: Array) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
         # A plain try: a context manager costs 35 us a frame when caches are cold.
         try:
-            outputs = self.engine.run(self._names, {self.input.name: pixels})
+            if pixels is not self._bound:
+                # The letterbox draws every frame on the same canvas: it is bound once, and nothing is copied.
+                self._binding.bind_ortvalue_input(self.input.name, self._value(pixels))
+                self._bound = pixels
+            self.engine.run_with_iobinding(self._binding)
         except Exception as error:  # vendor exceptions share no base class
+            self._bound = None
             raise InferFailed(f"onnxruntime: inference failed: {error}", remedy=INFER_REMEDY) from error
-        return dict(zip(self._names, outputs, strict=True))
+        return self._views
 
     def close(self) -> None:
-        """Free the engine."""
-        self.engine = None
+        """Free the engine; arrays handed out before are void."""
+        self._views, self.engine, self._binding, self._bound = {}, None, None, None
 
 
 class OnnxRuntime:
@@ -110,6 +135,53 @@ class OnnxRuntime:
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> OnnxRuntimeSession:
         """Make a session; see :class:`edge_sdk.target.Target`."""
         return OnnxRuntimeSession(artifact, spec, options)
+
+
+def _open(ort: Any, artifact: Artifact, device: str, options: LoadOptions) -> tuple[Any, str]:
+    """An inference session, and the device or devices that its nodes really lie on."""
+    provider = PROVIDERS.get(device)
+    if provider is None:
+        raise InputError(
+            f"onnxruntime knows no device {device!r}", remedy=f"use one of {', '.join(PROVIDERS)}"
+        )
+    if provider not in (has := ort.get_available_providers()):
+        raise LoadFailed(
+            f"this onnxruntime was built without {provider}: it has {', '.join(has)}",
+            remedy=_PACKAGES.get(device, f"build onnxruntime with {provider}"),
+        )
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = thread_count(options)
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    for key, value in {
+        # Threads that spin between frames starve the camera and the other engines of a small board.
+        "session.intra_op.allow_spinning": str(int(options.spinning)),
+        # For what _placed asks.
+        "session.record_ep_graph_assignment_info": str(int(device != CPU)),
+    }.items():
+        settings.add_session_config_entry(key, value)
+    if options.small_memory:
+        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = False
+    providers = [provider] if device == CPU else [provider, PROVIDERS[CPU]]
+    with vendor_errors(
+        "onnxruntime", LoadFailed, "the artifact was refused", "build the bundle again for this version"
+    ):
+        session = ort.InferenceSession(artifact.files[_MODEL], settings, providers=providers)
+        session.disable_fallback()
+    return session, device if device == CPU else _placed(session, device)
+
+
+def _placed(session: Any, device: str) -> str:
+    """Where the nodes went: onnxruntime turns to the processor without a word when a provider fails or takes none."""
+    used = {PROVIDERS[device]} if PROVIDERS[device] in session.get_providers() else set()
+    if used and hasattr(session, "get_provider_graph_assignment_info"):  # onnxruntime 1.24 and later
+        used = {part.ep_name for part in session.get_provider_graph_assignment_info()}
+    if PROVIDERS[device] not in used:
+        raise LoadFailed(
+            f"onnxruntime runs this network on the processor, {device} was required",
+            remedy=f"see why {PROVIDERS[device]} cannot start or takes no node: set ORT_LOG_LEVEL=0; or ask for CPU",
+        )
+    return f"{device}+{CPU}" if PROVIDERS[CPU] in used else device
 
 
 def _fingerprint() -> Mapping[str, str]:

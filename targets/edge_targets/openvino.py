@@ -1,4 +1,4 @@
-"""OpenVINO: Intel processors, and a fast choice on other x86 and ARM ones."""
+"""OpenVINO: Intel processors, graphics and NPUs, and a fast choice on other x86 and ARM processors."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
+    CPU,
     INFER_REMEDY,
     Artifact,
     FloatModel,
     LoadOptions,
     SessionBase,
     Target,
+    check_options,
     check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
+from edge_targets.devices import first_that_loads
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
 _XML, _BIN = "model.xml", "model.bin"
 _DTYPES = {"u8": "uint8", "f32": "float32"}
+_DEVICE = re.compile(r"(CPU|GPU|NPU)(\.[0-9]+)?|AUTO(:(CPU|GPU|NPU)(\.[0-9]+)?(,(CPU|GPU|NPU)(\.[0-9]+)?)*)?")
+_DRIVERS = {
+    "GPU": "install Intel's graphics driver (Debian, Ubuntu: apt install intel-opencl-icd) and join the group render",
+    "NPU": "install Intel's NPU driver and join the group render",
+}
 _GENERATED = re.compile(r"\b([A-Z][A-Za-z]+)_[0-9]+\b")
 
 
@@ -44,26 +52,22 @@ def _import() -> Any:
 
 
 class OpenVinoSession(SessionBase):
-    """One frame after another through a single infer request on the CPU.
+    """One frame after another through a single infer request, over bound memory: no tensor is allocated for a frame.
 
     Attributes:
         engine: an ``openvino.InferRequest``, for what is not wrapped here; None once closed.
     """
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
+        check_options("openvino", options, known=("devices", "hint", "streams"))
         ov = _import()
         self.input, self.outputs = spec.input, spec.outputs
-        config = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": thread_count(options),
-            # The default silently computes float layers in bf16 where the processor can: not what was gated.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        with vendor_errors(
-            "openvino", LoadFailed, "the artifact was refused", "build the bundle again for this version"
-        ):
-            compiled = _compiled(ov, artifact, config, options.cache)
-            self.engine: Any = compiled.create_infer_request()
+        core = ov.Core()
+        compiled, self.notes = first_that_loads(
+            options.devices, lambda device: _open(ov, core, artifact, device, options)
+        )
+        self.device = "+".join(compiled.get_property("EXECUTION_DEVICES")) or CPU
+        self.engine: Any = compiled.create_infer_request()
         ports = {p.any_name: p for p in (*compiled.inputs, *compiled.outputs)}
         found = {
             name: (tuple(p.shape), _DTYPES.get(p.element_type.get_type_name(), "other"))
@@ -106,8 +110,11 @@ class OpenVino:
     modules: tuple[str, ...] = ("openvino",)
 
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
-        """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations)."""
-        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
+        """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations).
+
+        fp16: weights stored in half precision; a processor computes with them in float, a GPU or NPU in half.
+        """
+        check_recipe(self.name, recipe, precisions=("fp32", "fp16", "int8"))
         ov = _import()
         with vendor_errors(
             "openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"
@@ -117,7 +124,7 @@ class OpenVino:
                 network = _quantize(network, model.spec, calibration)
             _name_by_order(network)
             with tempfile.TemporaryDirectory() as folder:
-                ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=False)
+                ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=recipe.precision == "fp16")
                 files = {name: (Path(folder) / name).read_bytes() for name in (_BIN, _XML)}
         return Artifact(
             files=files,
@@ -130,22 +137,75 @@ class OpenVino:
         return OpenVinoSession(artifact, spec, options)
 
 
-def _compiled(ov: Any, artifact: Artifact, config: dict[str, Any], cache: EngineCache | None) -> Any:
-    """The network ready for the CPU: as this device compiled it before, or compiled now."""
-    core = ov.Core()
+def _open(ov: Any, core: Any, artifact: Artifact, device: str, options: LoadOptions) -> Any:
+    """The network compiled for a device that is there."""
+    if not _DEVICE.fullmatch(device):
+        raise InputError(
+            f"openvino knows no device {device!r}", remedy="use CPU, GPU, GPU.1, NPU, AUTO or AUTO:GPU,CPU"
+        )
+    threads = thread_count(options)
+    if options.streams is not None and options.streams > threads:
+        raise InputError(
+            f"{options.streams} streams were asked for, and {threads} threads to compute them",
+            remedy="ask for as many threads as streams, or for fewer streams",
+        )
+    if device != CPU:  # looking for devices wakes every driver
+        _check_present(core, device)
+    config: dict[str, Any] = {"PERFORMANCE_HINT": options.hint.upper()}
+    if options.streams is not None:
+        config["NUM_STREAMS"] = options.streams
+    processor = {
+        "INFERENCE_NUM_THREADS": threads,
+        # The default silently computes float layers in bf16 where the processor can: not what was gated.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    if device == CPU:
+        config |= processor
+    elif device.startswith("AUTO"):
+        config |= {
+            "DEVICE_PROPERTIES": {CPU: processor},
+            # It would answer from the processor until the other device is ready, and when that fails.
+            "ENABLE_STARTUP_FALLBACK": False,
+            "ENABLE_RUNTIME_FALLBACK": False,
+        }
+    with vendor_errors(
+        "openvino", LoadFailed, "the artifact was refused", "build the bundle again for this version"
+    ):
+        if device.startswith("AUTO"):  # which cannot be exported: what it chose may differ next time
+            return core.compile_model(_read(ov, core, artifact), device, config)
+        return _compiled(ov, core, artifact, device, config, options.cache)
+
+
+def _check_present(core: Any, device: str) -> None:
+    has = core.available_devices
+    for name in device.removeprefix("AUTO").removeprefix(":").split(","):
+        if name and name not in has and not any(h.split(".")[0] == name for h in has):
+            raise LoadFailed(
+                f"OpenVINO sees no {name} here, only {', '.join(has)}",
+                remedy=_DRIVERS.get(name.split(".")[0], "ask for a device that is there"),
+            )
+
+
+def _read(ov: Any, core: Any, artifact: Artifact) -> Any:
+    return core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
+
+
+def _compiled(
+    ov: Any, core: Any, artifact: Artifact, device: str, config: dict[str, Any], cache: EngineCache | None
+) -> Any:
+    """The network ready for a device: as this machine compiled it before, or compiled now."""
     facts = {
         **{name: hashlib.sha256(data).hexdigest() for name, data in artifact.files.items()},
         "openvino": str(ov.__version__),
-        "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
-        "capabilities": " ".join(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "device": f"{device} {core.get_property(device, 'FULL_DEVICE_NAME')}",
+        "capabilities": " ".join(core.get_property(device, "OPTIMIZATION_CAPABILITIES")),
         "config": json.dumps(config, sort_keys=True),
     }
     if cache and (engine := cache.get(facts)):
         # Ours and whole, says its MAC; if the engine refuses it all the same, it is compiled as if there were none.
         with contextlib.suppress(RuntimeError):
-            return core.import_model(engine, "CPU", config)
-    model = core.read_model(artifact.files[_XML], ov.Tensor(_blob(artifact.files[_BIN])))
-    compiled = core.compile_model(model, "CPU", config)
+            return core.import_model(engine, device, config)
+    compiled = core.compile_model(_read(ov, core, artifact), device, config)
     if cache:
         cache.put(facts, compiled.export_model().getvalue())
     return compiled

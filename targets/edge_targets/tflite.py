@@ -6,7 +6,10 @@ The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only t
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +18,26 @@ import numpy as np
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
+    CPU,
     INFER_REMEDY,
     Artifact,
     FloatModel,
     LoadOptions,
     SessionBase,
     Target,
+    check_options,
     check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
+from edge_targets.devices import first_that_loads
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
 _MODEL = "model.tflite"
 _SIGNATURE = "serving_default"
+MAX_PARTITIONS = 8
+"""More partitions than this are a warning: at each border tensors change hands and threads meet."""
 
 
 def _import() -> Any:
@@ -46,6 +54,63 @@ def _import() -> Any:
     )
 
 
+@dataclass(frozen=True)
+class Partitions:
+    """How a network is shared between XNNPACK and the interpreter's own, slower operators.
+
+    Attributes:
+        count: runs of operators that XNNPACK took over; between them the interpreter computes.
+        operators: of the whole network.
+        outside: kinds of operators that XNNPACK did not take, and how many of each.
+    """
+
+    count: int
+    operators: int
+    outside: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """One line for people."""
+        left = sum(self.outside.values())
+        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.outside.items()))
+        taken = (
+            f"XNNPACK runs {self.operators - left} of {self.operators} operators in {self.count} partition(s)"
+        )
+        return f"{taken}; outside: {kinds}" if left else taken
+
+
+def partitions(interpreter: Any) -> Partitions | None:
+    """What a loaded interpreter's delegate took; None where the interpreter does not tell.
+
+    A delegate's node replaces the operators between the tensors that it reads and those that it writes; these are found
+    by walking back from the latter to the former.
+    """
+    try:
+        nodes = interpreter._get_ops_details()
+    except AttributeError:
+        return None
+    delegates = [n for n in nodes if n["op_name"] == "DELEGATE"]
+    operators = [n for n in nodes if n["op_name"] != "DELEGATE"]
+    maker = {int(tensor): i for i, n in enumerate(operators) for tensor in n["outputs"]}
+    taken: set[int] = set()
+    for node in delegates:
+        reads = {int(t) for t in node["inputs"]}
+        ahead = [int(t) for t in node["outputs"]]
+        while ahead:
+            index = maker.get(ahead.pop())
+            if index is not None and index not in taken:
+                taken.add(index)
+                ahead += [int(t) for t in operators[index]["inputs"] if int(t) not in reads]
+    outside = Counter(str(n["op_name"]) for i, n in enumerate(operators) if i not in taken)
+    return Partitions(len(delegates), len(operators), outside)
+
+
+def _check_device(device: str) -> None:
+    if device != CPU:
+        raise LoadFailed(
+            f"the tflite target runs on the processor, {device} was required", remedy=f"ask for {CPU}"
+        )
+
+
 class TfliteSession(SessionBase):
     """One frame after another through an interpreter with XNNPACK.
 
@@ -54,8 +119,10 @@ class TfliteSession(SessionBase):
     """
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
+        check_options("tflite", options, known=("devices",))
         module = _import()
         self.input, self.outputs = spec.input, spec.outputs
+        _, refused = first_that_loads(options.devices, _check_device)
         with vendor_errors(
             "tflite", LoadFailed, "the artifact was refused", "build the bundle again for this version"
         ):
@@ -71,6 +138,10 @@ class TfliteSession(SessionBase):
             for name, d in {spec.input.name: entry, **exits}.items()
         }
         check_session_tensors(spec, "tflite", found)
+        found_partitions = partitions(interpreter)
+        self.notes = refused + (() if found_partitions is None else (str(found_partitions),))
+        if found_partitions is not None and found_partitions.count > MAX_PARTITIONS:
+            warnings.warn(f"{spec.name}: {found_partitions}", RuntimeWarning, stacklevel=2)
         self.engine: Any = interpreter
         self._entry = int(entry["index"])
         self._exits = tuple((name, int(d["index"])) for name, d in exits.items())

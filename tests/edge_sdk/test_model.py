@@ -21,11 +21,37 @@ def toy(toy_bundle, toy_engine):
 def test_a_loaded_model_finds_faces_and_says_who_did(toy):
     found = toy(toys.frame())
     assert found.labels == ("red",)
-    assert found.target == "onnxruntime-fp32"
+    assert (found.target, found.device) == ("onnxruntime-fp32", "CPU")
+    assert found.to_dict()["device"] == "CPU"
     assert found.times.total_ns > 0
     assert (toy.info.name, toy.info.task, toy.info.input_size) == ("toy", "detection", (64, 64))
     assert toy.info.gate.metrics["map50"].compiled == 0.9
     assert "toy.edge" in toy.info.chosen
+
+
+def test_what_the_caller_asks_the_engine_for_wins_over_the_boards_profile(toy_bundle, toy_engine, tmp_path):
+    board = tmp_path / "board.toml"
+    board.write_text(
+        'name = "board"\ntitle = "b"\nengine = "onnxruntime"\nprecisions = ["fp32"]\ninstall = "pip"\n'
+        'threads = 3\ndevice = "XNNPACK"\n'
+    )
+
+    def asked(**arguments):
+        edge.load(toy_bundle, **arguments).close()
+        return toy_engine.options.threads, toy_engine.options.devices, toy_engine.options.spinning
+
+    assert asked() == (None, (), False)
+    assert asked(profile=board) == (3, ("XNNPACK",), False)
+    assert asked(profile=board, threads=1, device="CPU") == (1, ("CPU",), False)
+    assert asked(device=["GPU", "CPU"], options=edge.LoadOptions(threads=2, spinning=True)) == (
+        2,
+        ("GPU", "CPU"),
+        True,
+    )
+    assert asked(options=edge.LoadOptions(devices=("NPU",)), profile=board) == (3, ("NPU",), False)
+    board.write_text(board.read_text().replace("onnxruntime", "tflite"))
+    with pytest.raises(InputError, match="target 'onnxruntime', 'tflite' was asked for"):
+        edge.load(toy_bundle, profile=board)
 
 
 def test_bgr_frames_are_seen_as_such(toy):
