@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,27 @@ _GENERATED = re.compile(r"\b([A-Z][A-Za-z]+)_[0-9]+\b")
 
 def _import() -> Any:
     try:
-        import openvino
+        with _unreported():
+            import openvino
     except ImportError as error:
         raise MissingDependency(
             f"openvino cannot be imported: {error}", remedy="pip install 'face-edge-sdk[openvino]'"
         ) from error
     return openvino
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Import without ``openvino_telemetry``: with it, OpenVINO and NNCF fork processes that report to their maker."""
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how Python is told that a module is not there
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class OpenVinoSession(SessionBase):
@@ -232,7 +249,8 @@ def _name_by_order(network: Any) -> None:
 
 def _quantize(network: Any, spec: ModelSpec, calibration: Sequence[Array]) -> Any:
     try:
-        import nncf
+        with _unreported():
+            import nncf
     except ImportError as error:
         raise MissingDependency(
             f"nncf cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"

@@ -1,5 +1,7 @@
 """What a device may decide about its engine, and that nothing of it is replaced silently."""
 
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -229,6 +231,19 @@ def test_openvino_computes_the_same_with_every_setting(options, toy_onnx):
             assert compiled.get_property("NUM_STREAMS") == 2
         if "hint" in options:
             assert compiled.get_property("PERFORMANCE_HINT") == "THROUGHPUT"
+
+
+def test_openvino_does_not_report_to_its_maker():
+    pytest.importorskip("openvino", reason="engine of openvino is not installed")
+    code = """
+import os, sys
+os.register_at_fork(before=lambda: print("forked"))
+from edge_targets.openvino import _import
+_import().Core()
+print("there" if "openvino_telemetry" in sys.modules else "silent")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["silent"]
 
 
 def test_more_streams_than_threads_are_refused_not_lowered(toy_onnx):
