@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_quantize.blocks import in_float, of_onnx
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -28,6 +29,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.devices import first_that_loads
+from edge_targets.ranges import LastRanges, key_of
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
@@ -117,15 +119,17 @@ class OnnxRuntime:
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the graph as it is. Int8: QDQ with unsigned activations and signed per-channel weights.
 
+        What the recipe's ``keep_float`` names gets no QDQ.
+
         Unsigned activations, because signed ones ran about twice as slow as float on x86.
         """
-        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
+        check_recipe(self.name, recipe, precisions=("fp32", "int8", "int8-mixed"), keep_float=True)
         data = model.onnx.read_bytes()
-        if recipe.precision == "int8":
+        if recipe.calibrated:
             with vendor_errors(
                 "onnxruntime", CompileFailed, "quantization failed", "check the graph with onnx.checker"
             ):
-                data = _quantize(model, calibration)
+                data = _quantize(model, recipe, calibration)
         return Artifact(
             files={_MODEL: data},
             outputs=tuple(t.name for t in model.spec.outputs),
@@ -188,7 +192,11 @@ def _fingerprint() -> Mapping[str, str]:
     return {"onnxruntime": str(_import().__version__)}
 
 
-def _quantize(model: FloatModel, calibration: Sequence[Array]) -> bytes:
+_RANGES = LastRanges[bytes]()
+
+
+def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> bytes:
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -205,18 +213,36 @@ def _quantize(model: FloatModel, calibration: Sequence[Array]) -> bytes:
             pixels = next(self._items, None)
             return None if pixels is None else {model.spec.input.name: pixels}
 
+    key = key_of(model.onnx, calibration)
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+        ranges = Path(folder) / "ranges.json"
         quant_pre_process(str(model.onnx), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(quantized),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        graph = onnx.load(str(prepared))
+        for node in graph.graph.node:  # exclusion is by name
+            node.name = node.name or node.output[0]
+        onnx.save(graph, str(prepared))
+        if known := _RANGES.get(key):
+            ranges.write_bytes(known)
+
+        def quantize(keep_float: Sequence[str]) -> None:
+            quantize_static(
+                str(prepared),
+                str(quantized),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=[op.name for op in in_float(of_onnx(graph), keep_float)],
+                calibration_cache_path=str(ranges),
+            )
+
+        if not known:
+            quantize(())  # the ranges of every tensor, whatever the next recipe keeps in float
+            _RANGES.put(key, ranges.read_bytes())
+        if known or recipe.keep_float:
+            quantize(recipe.keep_float)
         return quantized.read_bytes()
 
 

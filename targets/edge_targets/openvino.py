@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_quantize.blocks import in_float, of_onnx
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
@@ -129,16 +130,17 @@ class OpenVino:
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations).
 
-        fp16: weights stored in half precision; a processor computes with them in float, a GPU or NPU in half.
+        fp16: weights stored in half precision; a processor computes with them in float, a GPU or NPU in half. What the
+        recipe's ``keep_float`` names is NNCF's ignored scope: OpenVINO keeps the ONNX names of operators.
         """
-        check_recipe(self.name, recipe, precisions=("fp32", "fp16", "int8"))
+        check_recipe(self.name, recipe, precisions=("fp32", "fp16", "int8", "int8-mixed"), keep_float=True)
         ov = _import()
         with vendor_errors(
             "openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"
         ):
             network = ov.convert_model(str(model.onnx))
-            if recipe.precision == "int8":
-                network = _quantize(network, model.spec, calibration)
+            if recipe.calibrated:
+                network = _quantize(network, model, recipe, calibration)
             _name_by_order(network)
             with tempfile.TemporaryDirectory() as folder:
                 ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=recipe.precision == "fp16")
@@ -247,7 +249,7 @@ def _name_by_order(network: Any) -> None:
         node.set_friendly_name(name)
 
 
-def _quantize(network: Any, spec: ModelSpec, calibration: Sequence[Array]) -> Any:
+def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> Any:
     try:
         with _unreported():
             import nncf
@@ -255,13 +257,24 @@ def _quantize(network: Any, spec: ModelSpec, calibration: Sequence[Array]) -> An
         raise MissingDependency(
             f"nncf cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
         ) from error
-    items = [{spec.input.name: pixels} for pixels in calibration]
+    items = [{model.spec.input.name: pixels} for pixels in calibration]
     return nncf.quantize(
         network,
         nncf.Dataset(items),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(items),
+        # Not validated: a constant of an ignored operator is no node to NNCF.
+        ignored_scope=nncf.IgnoredScope(names=_ignored(network, model, recipe), validate=False),
     )
+
+
+def _ignored(network: Any, model: FloatModel, recipe: Recipe) -> list[str]:
+    """Names of the operators that stay in float; a convolution is two here, with and without its bias."""
+    chosen = (
+        {op.name for op in in_float(of_onnx(model.onnx), recipe.keep_float)} if recipe.keep_float else set()
+    )
+    names = [str(op.get_friendly_name()) for op in network.get_ordered_ops()]
+    return [name for name in names if name in chosen or name.rpartition("/")[0] in chosen]
 
 
 TARGET: Target = OpenVino()

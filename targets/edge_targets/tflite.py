@@ -5,6 +5,8 @@ The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only t
 
 from __future__ import annotations
 
+import copy
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_quantize.blocks import Operator, fingerprint, in_float, located, named_by, of_onnx, same_weights
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -31,6 +34,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.devices import first_that_loads
+from edge_targets.ranges import LastRanges, key_of
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
@@ -171,8 +175,11 @@ class Tflite:
     modules: tuple[str, ...] = ("ai_edge_litert", "tflite_runtime")
 
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
-        """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out."""
-        check_recipe(self.name, recipe, precisions=("fp32", "int8"))
+        """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out.
+
+        What the recipe's ``keep_float`` names is not quantized; operators are found by the ONNX graph's weights.
+        """
+        check_recipe(self.name, recipe, precisions=("fp32", "int8", "int8-mixed"), keep_float=True)
         if model.tflite is None:
             raise CompileFailed(
                 f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
@@ -180,9 +187,9 @@ class Tflite:
                 "a zoo model: python -m edge_training.export",
             )
         data = model.tflite.read_bytes()
-        if recipe.precision == "int8":
+        if recipe.calibrated:
             with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
-                data = _quantize(model.tflite, calibration)
+                data = _quantize(model, model.tflite, recipe, calibration)
         return Artifact(
             files={_MODEL: data},
             outputs=_output_order(data, model.spec),
@@ -245,26 +252,108 @@ def _output_ranges(model: Path, calibration: Sequence[Array]) -> list[tuple[str,
     ]
 
 
-def _quantize(model: Path, calibration: Sequence[Array]) -> bytes:
+_RANGES = LastRanges[Any]()
+
+
+def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequence[Array]) -> bytes:
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe
     except ImportError as error:
         raise MissingDependency(
             f"ai-edge-quantizer cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
         ) from error
-    tool = quantizer.Quantizer(str(model), recipe.static_wi8_ai8())
-    for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        tool.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
-    ranges = tool.calibrate({_SIGNATURE: [{"args_0": pixels} for pixels in calibration]}, num_threads=2)
-    # The tool averages ranges over pictures: good inside, where rare extremes cost resolution; at the outputs it would
-    # clip the scores of the clearest faces, so these get their whole range.
-    for name, low, high in _output_ranges(model, calibration):
-        ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
-        ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
+
+    def tool(scopes: Sequence[str]) -> Any:
+        made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+        for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            made.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
+        if scopes:
+            made.update_quantization_recipe(
+                regex=f"^({'|'.join(map(re.escape, scopes))})$",
+                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+                algorithm_key="no_quantize",
+            )
+        return made
+
+    key = key_of(source, calibration)
+    ranges = _RANGES.get(key)
+    if ranges is None:
+        items = [{"args_0": pixels} for pixels in calibration]
+        ranges = tool(()).calibrate({_SIGNATURE: items}, num_threads=2)
+        # The tool averages ranges over pictures: good inside, where rare extremes cost resolution; at the outputs it
+        # would clip the scores of the clearest faces, so these get their whole range.
+        for name, low, high in _output_ranges(source, calibration):
+            ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
+            ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
+        _RANGES.put(key, ranges)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / _MODEL
-        tool.quantize(ranges).export_model(str(out), overwrite=True)
+        # A copy: the tool may write into what it is given.
+        result = tool(_scopes_in_float(model, source, chosen)).quantize(copy.deepcopy(ranges))
+        result.export_model(str(out), overwrite=True)
         return out.read_bytes()
+
+
+_ONNX_KINDS = {
+    "CONV_2D": "Conv",
+    "DEPTHWISE_CONV_2D": "Conv",
+    "TRANSPOSE_CONV": "ConvTranspose",
+    "FULLY_CONNECTED": "Gemm",
+    "BATCH_MATMUL": "MatMul",
+    "LOGISTIC": "Sigmoid",
+    "CONCATENATION": "Concat",
+    "MAX_POOL_2D": "MaxPool",
+    "AVERAGE_POOL_2D": "AveragePool",
+    "MEAN": "ReduceMean",
+    "RESIZE_NEAREST_NEIGHBOR": "Resize",
+    "RESIZE_BILINEAR": "Resize",
+    "SLICE": "Split",
+    "STRIDED_SLICE": "Slice",
+    "HARD_SWISH": "HardSwish",
+    "PRELU": "PRelu",
+    "LEAKY_RELU": "LeakyRelu",
+}
+"""Operators that ONNX calls otherwise; the rest differ in capitals only (SOFTMAX, Softmax)."""
+
+
+def _scopes_in_float(model: FloatModel, source: Path, chosen: Recipe) -> list[str]:
+    """The quantizer's names of the operators that stay in float."""
+    if not chosen.keep_float:
+        return []
+    from ai_edge_litert.tools import flatbuffer_utils as flat
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import get_op_scope
+
+    reference = of_onnx(model.onnx)
+    in_float(reference, chosen.keep_float)  # refuses a name that the network does not have
+    paths = [(op.weights, op.path) for op in reference if op.weights is not None]
+    kinds = {v: k for k, v in vars(flat.schema_fb.BuiltinOperator).items() if isinstance(v, int)}
+    network = flat.read_model(str(source))
+    graph = network.subgraphs[0]
+    operators, scopes = [], {}
+    for index, op in enumerate(graph.operators):
+        code = kinds[network.operatorCodes[op.opcodeIndex].builtinCode]
+        buffers = [network.buffers[graph.tensors[i].buffer].data for i in op.inputs[1:2] if i >= 0]
+        kernels = [np.frombuffer(bytes(b), np.float32) for b in buffers if b is not None and len(b) % 4 == 0]
+        weighted = kernels and code in (
+            "CONV_2D",
+            "DEPTHWISE_CONV_2D",
+            "TRANSPOSE_CONV",
+            "FULLY_CONNECTED",
+            "BATCH_MATMUL",
+        )
+        weights = fingerprint(kernels[0]) if weighted else None
+        scopes[str(index)] = get_op_scope(op, graph.tensors)
+        operators.append(
+            Operator(
+                name=str(index),
+                kind=_ONNX_KINDS.get(code, code.title().replace("_", "")),
+                inputs=tuple(str(i) for i in op.inputs if i >= 0),
+                outputs=tuple(str(i) for i in op.outputs),
+                path=next((path for known, path in paths if weights and same_weights(known, weights)), None),
+                weights=weights,
+            )
+        )
+    return [scopes[op.name] for op in located(operators) if named_by(op, chosen.keep_float)]
 
 
 TARGET: Target = Tflite()

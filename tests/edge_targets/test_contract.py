@@ -9,7 +9,14 @@ import pytest
 import toys
 
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency, UnsupportedRecipe
+from edge_sdk.errors import (
+    CompileFailed,
+    InferFailed,
+    InputError,
+    LoadFailed,
+    MissingDependency,
+    UnsupportedRecipe,
+)
 from edge_sdk.model import snr_db
 from edge_sdk.target import TARGETS, Artifact, FloatModel, LoadOptions, find_target
 from edge_sdk.tasks import DetectionTask
@@ -259,3 +266,34 @@ def test_a_float_tflite_of_another_network_is_refused_by_output(toy_tflite, toy_
     model = FloatModel(toys.CLASSIFIER, toy_onnx, toy_tflite)
     with pytest.raises(CompileFailed, match=r"6 outputs, output_0.*wants 1, there 'logits'"):
         find_target("tflite").compile(model, recipe=toys.FP32, calibration=())
+
+
+def compiled(target, request, **changes):
+    """The toy in mixed precision."""
+    if needed := NEEDS.get((target.name, "int8")):
+        pytest.importorskip(needed, reason="host tool not installed")
+    model = FloatModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
+    if target.name == "tflite":
+        model = FloatModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
+    recipe = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed", **changes)
+    return target.compile(model, recipe=recipe, calibration=[pixels(seed) for seed in range(16)])
+
+
+def test_what_a_recipe_keeps_in_float_is_computed_in_float(target, request):
+    some, everything = ("m_box8", "m_cls16"), ("Mul", *(f"m_{t.name}" for t in toys.SPEC.outputs))
+    size, quality = {}, {}
+    for keep in ((), some, everything):
+        artifact = compiled(target, request, keep_float=keep)
+        size[keep] = sum(map(len, artifact.files.values()))
+        with target.load(artifact, toys.SPEC, options=LoadOptions(threads=1)) as session:
+            found = session.infer(pixels(3))
+            quality[keep] = {n: snr_db(v, found[n]) for n, v in toys.engine(pixels(3)).items()}
+    assert min(quality[everything].values()) > 90
+    assert all(quality[some][name] > quality[()][name] + 1 for name in ("box8", "cls16"))
+    assert all(abs(quality[some][name] - quality[()][name]) < 1 for name in ("box16", "cls32"))
+    assert size[()] < size[some] < size[everything]
+
+
+def test_a_part_that_the_network_does_not_have_is_named(target, request):
+    with pytest.raises(InputError, match="'m_box9'"):
+        compiled(target, request, keep_float=("m_box9",))
