@@ -11,22 +11,23 @@ def bench(
     bundle: str | Path,
     *,
     scenario: str = "single-stream",
-    duration_s: float = 10.0,
+    duration_s: float | None = None,
     threads: int | None = None,
 ) -> Any:
     """Latency of a bundle on this device, end to end and by stage.
 
     Args:
         bundle: an ``.edge`` file, or a zoo name.
-        scenario: ``single-stream``: the next frame starts when the last is done.
-        duration_s: of the measurement, after warm-up.
+        scenario: ``single-stream``, ``paced``, ``multi-stream``, ``offline``, ``cold`` or ``sustained``; what each
+            means, and everything else that a run may be asked, is in ``docs/benchmark-method.md``.
+        duration_s: of the measurement, after warm-up; None takes the scenario's usual one.
         threads: of the engine; None as :func:`edge_sdk.load` would.
 
     Returns:
         An ``edge_benchmarks.report.Run``; its ``save`` writes JSON.
 
     Raises:
-        InputError: unknown scenario, or a duration that is not positive.
+        InputError: unknown scenario, or a duration that is not positive and finite.
     """
     scenarios: Any = importlib.import_module("edge_benchmarks.scenarios")
     return scenarios.run(bundle, scenario=scenario, duration_s=duration_s, threads=threads)

@@ -198,6 +198,30 @@ def memory_mb(root: Path = ROOT) -> Reading[float]:
     return Reading(int(found[1]) * 1024 / 1e6) if found else Reading(None, "/proc/meminfo cannot be read")
 
 
+def available_mb(root: Path = ROOT) -> Reading[float]:
+    """Memory that could still be had without swapping, in megabytes (10**6 bytes)."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    return Reading(int(found[1]) * 1024 / 1e6) if found else Reading(None, "/proc/meminfo cannot be read")
+
+
+def swapped_in(root: Path = ROOT) -> Reading[int]:
+    """Pages that were read back from swap since boot: a counter."""
+    found = re.search(r"^pswpin (\d+)$", _text(root / "proc/vmstat") or "", re.MULTILINE)
+    return Reading(int(found[1])) if found else Reading(None, "/proc/vmstat counts no swapping")
+
+
+def power_mode(root: Path = ROOT) -> Reading[str]:
+    """Power mode of a Jetson, as nvpmodel keeps it across boots, with its name where the configuration has one."""
+    status = _text(root / "var/lib/nvpmodel/status")
+    found = re.search(r"pmode:0*(\d+)", status or "")
+    if found is None:
+        return Reading(None, "no nvpmodel status: not a Jetson")
+    names = dict(
+        re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", _text(root / "etc/nvpmodel.conf") or "")
+    )
+    return Reading(f"{found[1]} {names.get(found[1], '')}".strip())
+
+
 def system(root: Path = ROOT) -> Reading[str]:
     """Name and version of the operating system."""
     for path in ("etc/os-release", "usr/lib/os-release"):

@@ -173,9 +173,9 @@ def table(rows: list[Row]) -> str:
     head = f"{'target':<13}{'precision':<11}{'p50 ms':>8}{'p90 ms':>8}{'p99 ms':>8}"
     head += f"{'speed-up':>10}{'agrees with float':>19}  verdict"
     lines = [head, "-" * len(head)]
-    base = rows[0].run.latency_ms["end_to_end"]["p50"]
+    base = rows[0].run.ms("end_to_end", "p50")
     for row in rows:
-        cells = [row.run.latency_ms["end_to_end"][p] for p in ("p50", "p90", "p99")]
+        cells = [row.run.ms("end_to_end", p) for p in ("p50", "p90", "p99")]
         shown = "".join(f"{'n/a' if c is None else format(c, '.2f'):>8}" for c in cells)
         speed = f"{base / cells[0]:.2f}x" if base and cells[0] else "n/a"
         lines.append(

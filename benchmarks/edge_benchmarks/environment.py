@@ -8,11 +8,33 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_CPUFREQ = Path("/sys/devices/system/cpu")
+from edge_sdk import device
+
+TOP = 3
+"""Busiest other processes that are named."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What changes while a benchmark runs.
+
+    Attributes:
+        load: processes that wanted a core in the last minute.
+        clock_mhz: of each core; empty where there is no cpufreq.
+        temperature_c: by sensor; empty where there is none.
+        available_mb: memory that could still be had.
+        busiest: other processes, ``"name 12 %"`` of one core since they started, busiest first.
+    """
+
+    load: float | None
+    clock_mhz: tuple[float, ...]
+    temperature_c: Mapping[str, float]
+    available_mb: float | None
+    busiest: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -21,74 +43,99 @@ class Environment:
 
     Attributes:
         machine: architecture.
-        board: name in the device tree, where there is one.
-        cpu: model name.
+        board: as its maker calls it.
+        cpu: name of the processor.
         cores: this process may use.
+        affinity: their numbers.
+        memory_mb: of the machine.
         os: name and version of the system.
         kernel: release.
+        governor: of the processor's clock, all that are set, joined by ``,``.
+        max_mhz: highest clock that the governor may set.
+        power_mode: of a Jetson, as nvpmodel keeps it.
         python: version.
+        numpy: version.
+        opencv: version.
         sdk: version of face-edge-sdk.
         engine: distribution that ran the network.
         engine_version: of it.
         threads: of the engine.
-        governor: of the processor's clock, all that are set, joined by ``,``.
-        throttling: whether the processor was slowed; this version does not read it, so always None.
-        load_before: one-minute load average before the run.
-        load_after: the same after it.
-        background_share: part of all cores' time that others, or the hypervisor, took during the measurement.
+        before: the measurement.
+        after: it.
     """
 
     machine: str
     board: str | None
     cpu: str | None
     cores: int | None
+    affinity: tuple[int, ...]
+    memory_mb: float | None
     os: str | None
     kernel: str
+    governor: str | None
+    max_mhz: float | None
+    power_mode: str | None
     python: str
+    numpy: str
+    opencv: str | None
     sdk: str
     engine: str | None
     engine_version: str | None
     threads: int
-    governor: str | None
-    throttling: bool | None
-    load_before: float | None
-    load_after: float | None
-    background_share: float | None
+    before: Moment
+    after: Moment
+
+
+def moment(root: Path = device.ROOT) -> Moment:
+    """Look at what changes."""
+    clocks = device.clocks(root).value
+    try:
+        load: float | None = os.getloadavg()[0]
+    except OSError:
+        load = None
+    return Moment(
+        load=load,
+        clock_mhz=() if clocks is None else clocks.mhz,
+        temperature_c=device.temperatures(root).value or {},
+        available_mb=device.available_mb(root).value,
+        busiest=busiest(root),
+    )
 
 
 def describe(
-    *,
-    modules: Sequence[str],
-    threads: int,
-    load_before: float | None,
-    background_share: float | None,
+    *, modules: Sequence[str], threads: int, before: Moment, root: Path = device.ROOT
 ) -> Environment:
     """Look around, after a run.
 
     Args:
         modules: import names of the engine, any one of which is loaded.
         threads: of the engine.
-        load_before: what :func:`load_average` said before the run.
-        background_share: what :class:`Background` saw during it.
+        before: the measurement.
+        root: of the file system.
     """
     engine = next((m.replace("_", "-") for m in modules if m in sys.modules), None)
+    board, clocks = device.board(root).value, device.clocks(root).value
     return Environment(
         machine=platform.machine(),
-        board=_line(Path("/proc/device-tree/model")),
-        cpu=_cpu(),
+        board=None if board is None else board.model,
+        cpu=None if board is None else board.cpu,
         cores=cores(),
-        os=_os(),
+        affinity=_affinity(),
+        memory_mb=device.memory_mb(root).value,
+        os=device.system(root).value,
         kernel=f"{platform.system()} {platform.release()}",
+        governor=None if clocks is None else clocks.governor,
+        max_mhz=None if clocks is None else clocks.max_mhz,
+        power_mode=device.power_mode(root).value,
         python=platform.python_version(),
+        numpy=_version("numpy") or "unknown",
+        opencv=getattr(sys.modules.get("cv2"), "__version__", None),
         sdk=_version("face-edge-sdk") or "unknown",
         engine=engine,
         engine_version=None if engine is None else _version(engine),
         threads=threads,
-        governor=_governor(),
-        throttling=None,
-        load_before=load_before,
-        load_after=load_average(),
-        background_share=background_share,
+        before=before,
+        after=moment(root),
     )
 
 
@@ -109,7 +156,7 @@ class Background:
 
     @staticmethod
     def _sample() -> tuple[float, float, float] | None:
-        """All cores' seconds so far: altogether, busy (the hypervisor's theft included), and this process's own."""
+        """All cores' seconds so far: altogether, busy (the hypervisor's theft included), and ours."""
         try:
             ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
             per_second = os.sysconf("SC_CLK_TCK")
@@ -117,24 +164,43 @@ class Background:
             return None
         user, nice, system, idle, iowait, irq, softirq, steal = ticks
         busy = user + nice + system + irq + softirq + steal
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        return (busy + idle + iowait) / per_second, busy / per_second, own.ru_utime + own.ru_stime
+        # Children that ended count as ours: a cold start is made of them.
+        own = sum(
+            usage.ru_utime + usage.ru_stime
+            for usage in (
+                resource.getrusage(resource.RUSAGE_SELF),
+                resource.getrusage(resource.RUSAGE_CHILDREN),
+            )
+        )
+        return (busy + idle + iowait) / per_second, busy / per_second, own
 
 
-def load_average() -> float | None:
-    """Processes that wanted a core in the last minute."""
+def busiest(root: Path = device.ROOT) -> tuple[str, ...]:
+    """The other processes that took most of a core since they started, at least 5 % of one."""
     try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None
+        uptime = float((root / "proc/uptime").read_text().split()[0])
+        per_second = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return ()
+    found: list[tuple[float, str]] = []
+    for path in (root / "proc").glob("[0-9]*/stat"):
+        try:
+            # The name stands in brackets and may itself hold blanks and brackets.
+            head, _, rest = path.read_text(errors="replace").rpartition(")")
+            fields = rest.split()
+            seconds = (int(fields[11]) + int(fields[12])) / per_second
+            age = uptime - int(fields[19]) / per_second
+        except (OSError, ValueError, IndexError):
+            continue  # it ended while we looked
+        pid, _, name = head.partition("(")
+        if int(pid) != os.getpid() and age > 0 and seconds / age >= 0.05:
+            found.append((seconds / age, "".join(c if c.isprintable() else "?" for c in name)))
+    return tuple(f"{name} {share:.0%}" for share, name in sorted(found, reverse=True)[:TOP])
 
 
 def cores() -> int | None:
     """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count()
+    return len(_affinity()) or os.cpu_count()
 
 
 def now() -> str:
@@ -142,32 +208,11 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _cpu() -> str | None:
+def _affinity() -> tuple[int, ...]:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    return fields.get("model name") or fields.get("Model") or fields.get("Hardware")
-
-
-def _os() -> str | None:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME")
-    except OSError:
-        return None
-
-
-def _governor() -> str | None:
-    found = {_line(p) for p in _CPUFREQ.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
-    return ",".join(sorted(str(g) for g in found)) or None
-
-
-def _line(path: Path) -> str | None:
-    try:
-        return path.read_text().strip("\0\n ") or None
-    except (OSError, UnicodeDecodeError):
-        return None
+        return tuple(sorted(os.sched_getaffinity(0)))
+    except AttributeError:  # not on Linux
+        return ()
 
 
 def _version(distribution: str) -> str | None:

@@ -1,7 +1,7 @@
 """The pictures a benchmark runs on: drawn here, the same bytes on every machine, or the user's own folder.
 
 Zeros or noise would be wrong: suppression costs what the picture makes it cost. Drawn, not photographed, so that every
-wheel can carry them; how many faces the network really saw on them is part of every report.
+wheel can carry them and they carry nobody's face; how many faces the network really saw on them is part of every report.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import InputError
-from edge_sdk.image import Image
+from edge_sdk.image import Image, opencv
 from edge_sdk.sources.files import PICTURES, open_source
 
 WIDTH, HEIGHT = 640, 480
@@ -25,9 +25,14 @@ COUNT = 64
 FACES_DRAWN = (1, 0, 1, 5)
 """Faces on the pictures, in turn."""
 
+ORDER_SEED = 1
+PASSES = 16
+"""How many differently shuffled passes over the set there are before they repeat."""
+
 MAX_OWN = 1000
 """Pictures taken from a user's folder at most: they are all held in memory."""
 
+Boxes = npt.NDArray[np.float32]
 Canvas = npt.NDArray[np.int32]
 Colour = tuple[int, int, int]
 
@@ -43,27 +48,60 @@ class FrameSet:
     Attributes:
         origin: ``"drawn"``, or the folder they were read from.
         images: each (H, W, 3) uint8 RGB.
-        drawn: faces on each; empty if nobody counted them.
+        boxes: of the faces on each, (N, 4) float32 x1, y1, x2, y2 in pixels; empty if nobody counted them.
         sha256: over shape and pixels of all of them, in order.
     """
 
     origin: str
     images: tuple[Image, ...]
-    drawn: tuple[int, ...]
+    boxes: tuple[Boxes, ...]
     sha256: str
 
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """Faces on each picture; empty if nobody counted them."""
+        return tuple(len(boxes) for boxes in self.boxes)
 
-def frame_set(folder: str | Path | None = None) -> FrameSet:
+
+def frame_set(folder: str | Path | None = None, size: tuple[int, int] | None = None) -> FrameSet:
     """The drawn frames, or the pictures of a folder in the order of their names.
+
+    Args:
+        folder: of the user's own pictures; None takes the drawn ones.
+        size: (width, height) to scale every picture to, as a camera of that resolution would give it; None leaves
+            them as they are. The drawn ones keep their aspect, so only 4:3 sizes show round faces.
 
     Raises:
         InputError: not a folder, no pictures in it, too many, or one that cannot be read.
     """
-    return _drawn() if folder is None else _read(Path(folder))
+    found = _drawn() if folder is None else _read(Path(folder))
+    return found if size is None else _scaled(found, size)
+
+
+def shuffled(count: int) -> list[int]:
+    """Indices of a set of ``count`` in a benchmark's order: all of them, shuffled, pass after pass, always the same.
+
+    Uniform over every pass, so that two runs look at equal shares of full and of empty frames.
+    """
+    rnd = random.Random(ORDER_SEED)
+    order: list[int] = []
+    for _ in range(PASSES):
+        once = list(range(count))
+        # Not random.shuffle, whose algorithm is not promised to stay: Fisher and Yates, by random() alone.
+        for last in range(count - 1, 0, -1):
+            other = int(rnd.random() * (last + 1))
+            once[last], once[other] = once[other], once[last]
+        order += once
+    return order
 
 
 def draw(index: int) -> Image:
-    """Picture ``index`` of the drawn set, (480, 640, 3) uint8 RGB.
+    """Picture ``index`` of the drawn set, (480, 640, 3) uint8 RGB."""
+    return _draw(index)[0]
+
+
+def _draw(index: int) -> tuple[Image, Boxes]:
+    """A picture, and the boxes of its faces.
 
     Only ``random.Random.random`` and plain arithmetic go into it, both the same in every version of Python and numpy.
     """
@@ -72,21 +110,24 @@ def draw(index: int) -> Image:
     canvas = _background(rnd, index)
     # A crowd stands side by side, a lone face is larger and anywhere; both stay inside the picture.
     column = WIDTH / max(1, faces)
+    boxes = np.zeros((faces, 4), np.float32)
     for place in range(faces):
-        radius = _between(rnd, 24, 44) if faces > 1 else _between(rnd, 44, 110)
+        radius = _between(rnd, 46, 57) if faces > 1 else _between(rnd, 60, 120)
         margin_x, margin_y = radius * 1.1, radius * 1.4
         x = _between(rnd, column * place + margin_x, column * (place + 1) - margin_x)
         y = _between(rnd, margin_y, HEIGHT - margin_y)
         _face(canvas, rnd, x, y, radius)
+        # What the detector calls a face: the median of its boxes on this set.
+        boxes[place] = x - 1.05 * radius, y - 1.08 * radius, x + 1.05 * radius, y + 1.06 * radius
     image: Image = canvas.clip(0, 255).astype(np.uint8)
-    return image
+    return image, boxes
 
 
 @functools.cache
 def _drawn() -> FrameSet:
-    images = tuple(draw(index) for index in range(COUNT))
-    drawn = tuple(FACES_DRAWN[index % len(FACES_DRAWN)] for index in range(COUNT))
-    return FrameSet("drawn", images, drawn, _hash(images))
+    pictures = [_draw(index) for index in range(COUNT)]
+    images = tuple(image for image, _ in pictures)
+    return FrameSet("drawn", images, tuple(boxes for _, boxes in pictures), _hash(images))
 
 
 def _read(folder: Path) -> FrameSet:
@@ -101,6 +142,21 @@ def _read(folder: Path) -> FrameSet:
     with open_source(folder) as source:
         images = tuple(frame.image for frame in source)
     return FrameSet(str(folder), images, (), _hash(images))
+
+
+def _scaled(frames: FrameSet, size: tuple[int, int]) -> FrameSet:
+    """The same pictures in another resolution."""
+    images = tuple(_resize(image, size) for image in frames.images)
+    scale = tuple(np.float32(new / old) for new, old in zip(size, (WIDTH, HEIGHT), strict=True))
+    boxes = tuple(b * np.array(scale * 2, np.float32) for b in frames.boxes)
+    return FrameSet(f"{frames.origin}, scaled to {size[0]}x{size[1]}", images, boxes, _hash(images))
+
+
+def _resize(image: Image, size: tuple[int, int]) -> Image:
+    cv2 = opencv()
+    shrinks = size[0] < image.shape[1]
+    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized
 
 
 def _hash(images: Sequence[Image]) -> str:

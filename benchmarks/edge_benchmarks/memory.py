@@ -1,27 +1,18 @@
-"""Peak memory of a process that loads a bundle and runs 50 frames: a fresh one for each bundle.
+"""Peak memory of a process that loads a bundle and runs some frames: a fresh one, apart from every timing.
 
-start     resident set once Python has imported ``edge_sdk`` (numpy with it).
-loaded    peak after ``edge_sdk.load``, the golden vectors included.
-peak      peak after 50 frames of 640x480. One drawn frame is used again and again, so it holds 0.9 MB.
-
-Linux: VmHWM of /proc/self/status. Elsewhere ``ru_maxrss``, which on Linux would be wrong: it remembers the parent's
-memory across exec. Shared libraries count in full, although two processes share them.
+Linux: VmHWM of /proc/self/status, and PSS of /proc/self/smaps_rollup after every tenth of the frames. Elsewhere
+``ru_maxrss``, which on Linux would be wrong: it remembers the parent's memory across exec. In the resident set shared
+libraries count in full, although two processes share them; in the proportional one (PSS) each counts its part.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edge_benchmarks import command
-from edge_benchmarks.frames import draw
+from edge_benchmarks.report import Memory
+from edge_benchmarks.subject import Item, write_item
 
 FRAMES = 50
 
@@ -33,49 +24,38 @@ def peak():
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def pss():
+    try:
+        with open("/proc/self/smaps_rollup") as rollup:
+            return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:"))
+    except (OSError, StopIteration):
+        return 0
 import edge_sdk
 import numpy
-start = peak()
+start, shared = peak(), pss()
 model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None)
-loaded = peak()
-frame = numpy.load(sys.argv[2])
-for _ in range(int(sys.argv[4])):
-    model(frame)
+loaded, shared = peak(), max(shared, pss())
+given = numpy.load(sys.argv[2])
+image, boxes = given["image"], given["boxes"] if "boxes" in given else None
+frames = int(sys.argv[4])
+for number in range(frames):
+    model(image, boxes=boxes)
+    if number % max(1, frames // 10) == 0:
+        shared = max(shared, pss())
 print()
-print(json.dumps({"start": start, "loaded": loaded, "peak": peak()}))
+print(json.dumps({"start": start, "loaded": loaded, "peak": peak(), "pss": shared}))
 """
 
 
-def measure(path: Path, *, threads: int | None) -> dict[str, Any]:
-    """Megabytes (10**6 bytes) at the three points, of one fresh process."""
-    row: dict[str, Any] = {**command.label(path), "frames": FRAMES}
+def measure(bundle: str | Path, item: Item, *, threads: int, frames: int = FRAMES) -> Memory:
+    """Megabytes (10**6 bytes) of one fresh process that looks at one item again and again.
+
+    Raises:
+        LoadFailed: the process failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        frame = Path(folder) / "frame.npy"
-        np.save(frame, draw(0))
-        answer, _ = command.ask_fresh_process(_CHILD, str(path), str(frame), str(threads or 0), str(FRAMES))
-    return row | {f"{point}_mb": answer[point] / 1e6 for point in ("start", "loaded", "peak")}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = command.parser("memory", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
-
-
-def _print(args: argparse.Namespace) -> int:
-    rows = [measure(p, threads=args.threads) for p in command.expand(args.bundles)]
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    print(f"peak memory of a fresh process, MB, after {FRAMES} frames")
-    print(f"{'':<26}{'start':>9}{'loaded':>9}{'peak':>9}")
-    for row in rows:
-        figures = "".join(f"{row[f'{point}_mb']:>9.1f}" for point in ("start", "loaded", "peak"))
-        print(f"{row['target'] + '-' + row['precision']:<26}{figures}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        path = Path(folder) / "frame.npz"
+        write_item(path, item)
+        answer, _ = command.ask_fresh_process(_CHILD, str(bundle), str(path), str(threads), str(frames))
+    start, loaded, peak, pss = (answer[point] / 1e6 for point in ("start", "loaded", "peak", "pss"))
+    return Memory(start, loaded, peak, pss or None, frames)

@@ -1,55 +1,101 @@
-"""What a run measured: percentiles, verdict, JSON and the table.
+"""What a run measured, as data: stages, verdict, and the JSON file. Method and schema: ``docs/benchmark-method.md``.
 
-A figure is printed only if it can be known; what is not known is None here and ``null`` in JSON.
+A figure is stated only if it can be known; what is not known is None here and ``null`` in JSON, with a reason beside it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-import textwrap
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from edge_benchmarks.environment import Environment
+from edge_benchmarks.stats import (
+    MIN_SAMPLES,
+    Histogram,
+    Percentile,
+    Samples,
+    histogram,
+    percentiles,
+)
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, to_plain
 
-SCHEMA = 1
-COLUMNS = 100
-STAGES = ("preprocess", "infer", "postprocess", "end_to_end")
+SCHEMA = 2
+"""Of the file. It grows with every change that an older reader would misunderstand."""
 
-MIN_SAMPLES: Mapping[str, int] = {"p50": 11, "p90": 64, "p95": 130, "p99": 662, "p99.9": 6636}
-"""Samples from which a percentile may be stated: MLPerf's early-stopping counts at 99 % confidence."""
+PROTOCOL = "EB-1"
+DERIVED = ("schema", "protocol", "verdict", "reasons", "unknown")
+"""Keys of a run in the file that follow from the others: they are made again when it is read, not believed."""
 
-_PER_MILLE = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, "p99.9": 999}
-_PRINTED = ("p50", "p90", "p99")
+END_TO_END = "end_to_end"
+AT = "at"
+"""Trace of when each decision was asked for, nanoseconds from the start of the measurement; no stage."""
 
 MAX_BACKGROUND = 0.10
 """Share of all cores that others may take during a valid run."""
 
+MAX_CLOCK_CV = 0.03
+"""Standard deviation of the processor's clock during a valid run, as a share of its mean."""
 
-def percentiles(samples_ns: Sequence[int]) -> dict[str, float | None]:
-    """Percentiles by nearest rank: values that were really measured, no outlier removed.
+ScenarioKind = Literal["single-stream", "paced", "multi-stream", "offline", "cold", "sustained"]
 
-    Args:
-        samples_ns: nanoseconds, any order.
 
-    Returns:
-        Milliseconds for each key of ``MIN_SAMPLES``; None where the samples are too few.
+@dataclass(frozen=True)
+class Scenario:
+    """How the model was loaded with work.
+
+    Attributes:
+        kind: see ``docs/benchmark-method.md``.
+        duration_s: asked for; None for ``cold``, which counts processes.
+        fps: of the camera that ``paced`` stands for.
+        drop: what ``paced`` does with frames it has no time for: ``latest`` skips them, ``none`` queues them.
+        streams: at once, in ``multi-stream`` and ``offline``.
+        processes: of ``cold``.
+        page_cache: in ``cold``: ``kept`` between the processes, or ``dropped`` before each.
     """
-    ranked, n = sorted(samples_ns), len(samples_ns)
-    return {
-        name: ranked[-(-per_mille * n // 1000) - 1] / 1e6 if n >= MIN_SAMPLES[name] else None
-        for name, per_mille in _PER_MILLE.items()
-    }
+
+    kind: ScenarioKind
+    duration_s: float | None = None
+    fps: float | None = None
+    drop: Literal["latest", "none"] | None = None
+    streams: int | None = None
+    processes: int | None = None
+    page_cache: Literal["kept", "dropped"] | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Time that one stage took, every sample counted.
+
+    Attributes:
+        count: of samples.
+        min_ms: shortest.
+        mean_ms: of all.
+        max_ms: longest.
+        percentiles: by nearest rank; None where the samples are too few.
+        histogram: of all samples.
+    """
+
+    count: int
+    min_ms: float
+    mean_ms: float
+    max_ms: float
+    percentiles: Mapping[str, Percentile | None]
+    histogram: Histogram
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What preceded the measurement.
+    """What preceded the measurement and is not in it.
 
     Attributes:
         seconds: it took.
@@ -63,6 +109,23 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
+class FaceGroup:
+    """Decisions on the pictures with one number of faces.
+
+    Attributes:
+        drawn: faces on each picture; None where nobody counted.
+        decisions: made on them.
+        reported: faces a decision, as the network said.
+        p50_ms: median end to end; None where they are too few.
+    """
+
+    drawn: int | None
+    decisions: int
+    reported: float
+    p50_ms: float | None
+
+
+@dataclass(frozen=True)
 class Frames:
     """What the run looked at.
 
@@ -70,15 +133,208 @@ class Frames:
         origin: ``"drawn"``, or the user's folder.
         sha256: over the pixels of the set.
         distinct: pictures in the set.
-        faces_drawn: mean a picture; None for the user's own.
-        faces_reported: mean a frame, as the network said during the measurement.
+        size: widest and highest, such as ``"640x480"``.
+        unit: of a decision: a whole ``frame``, or one ``face`` of it for networks that look at crops.
+        faces_reported: mean a decision, as the network said during the measurement.
+        groups: by faces on the picture.
     """
 
     origin: str
     sha256: str
     distinct: int
-    faces_drawn: float | None
+    size: str
+    unit: Literal["frame", "face"]
     faces_reported: float
+    groups: tuple[FaceGroup, ...]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Decisions a second over the whole measurement, with its 95 % interval where there are seconds enough."""
+
+    per_s: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How ``paced`` kept up.
+
+    Attributes:
+        due: frames the camera gave.
+        dropped: of them, never looked at.
+        behind_s: how late the last decision was begun.
+    """
+
+    due: int
+    dropped: int
+    behind_s: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The last tenth of a run against its first: what heat does.
+
+    Attributes:
+        first_p50_ms: median end to end of the first tenth.
+        last_p50_ms: of the last.
+        change: last over first, less one; ``low`` and ``high`` are its 95 % interval.
+    """
+
+    first_p50_ms: float
+    last_p50_ms: float
+    change: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """What disturbed the machine during the measurement; None is unknown.
+
+    Attributes:
+        throttled: it was slowed.
+        throttle: how that is known, what slowed it, or why it is unknown.
+        clock_cv: standard deviation of the clock over its mean.
+        clock: how that is known, or why it is unknown.
+        as_shipped: the user wants the governor as it is, so a moving clock is no reason against the run.
+        background_share: part of all cores' time that others, or the hypervisor, took: 0..1.
+        swapped_in: pages read back from swap.
+        golden: the golden vectors were run on this device, and passed.
+    """
+
+    throttled: bool | None
+    throttle: str
+    clock_cv: float | None
+    clock: str
+    as_shipped: bool
+    background_share: float | None
+    swapped_in: int | None
+    golden: bool
+
+
+@dataclass(frozen=True)
+class Series:
+    """What was seen between frames, about once a second; an entry is None where it could not be read.
+
+    Attributes:
+        at_s: seconds from the start of the measurement.
+        clock_mhz: mean over the cores.
+        temperature_c: of the hottest sensor.
+        power_w: mean since the entry before.
+    """
+
+    at_s: tuple[float, ...] = ()
+    clock_mhz: tuple[float | None, ...] = ()
+    temperature_c: tuple[float | None, ...] = ()
+    power_w: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Of one decision; None without a source, for the ``reason``.
+
+    Attributes:
+        source: what was read.
+        scope: what that covers.
+        reason: why there is no figure; empty beside one.
+        gross_mj: energy of the measurement over its decisions, millijoules.
+        net_mj: the same less what the idle machine takes.
+        mean_w: power during the measurement.
+        idle_w: before the model was loaded.
+        readings: of the source during the measurement.
+    """
+
+    source: str | None
+    scope: str
+    reason: str
+    gross_mj: float | None
+    net_mj: float | None
+    mean_w: float | None
+    idle_w: float | None
+    readings: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of a process of its own, megabytes (10**6 bytes); see ``edge_benchmarks.memory``.
+
+    Attributes:
+        start_mb: resident, with Python, numpy and the SDK imported.
+        loaded_mb: peak once the bundle is loaded and has proved itself.
+        peak_mb: peak after ``frames``.
+        pss_mb: largest proportional set size seen, in which shared pages count in part; None off Linux.
+        frames: it ran.
+    """
+
+    start_mb: float
+    loaded_mb: float
+    peak_mb: float
+    pss_mb: float | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """How much of what the engine can do here the network gets; None for the ``reason``.
+
+    Attributes:
+        gmacs: multiply-accumulates of one inference, 10**9.
+        counted: from what.
+        achieved_gops: two operations a multiply-accumulate, over the median of ``infer``.
+        peak_gops: of a stack of 1x1 convolutions (matrix products) through the same engine, precision and threads.
+        share: achieved over peak.
+        reason: why a figure is missing.
+    """
+
+    gmacs: float | None
+    counted: str
+    achieved_gops: float | None
+    peak_gops: float | None
+    share: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric and its 95 % interval, fractions; without one for what the gate measured before intervals existed."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of this bundle.
+
+    Attributes:
+        source: ``gate``: when it was built; ``measured``: in this run, on this machine.
+        items: pictures.
+        sha256: over them.
+        metrics: by name.
+    """
+
+    source: Literal["gate", "measured"]
+    items: int
+    sha256: str
+    metrics: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Harness:
+    """What measuring itself costs, on a model that only walks through memory as an engine does.
+
+    Attributes:
+        inside_us: median that it adds to a frame's end to end.
+        around_us: median that it adds to the loop, the former included.
+        frames: measured.
+    """
+
+    inside_us: float
+    around_us: float
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -93,16 +349,27 @@ class Run:
         chosen: why this bundle was taken.
         sha256: identity of the bundle.
         gate: what the accuracy gate measured when the bundle was built.
-        scenario: such as ``"single-stream"``.
+        scenario: and its parameters.
         started: time of day, UTC.
-        duration_s: seconds inside the measured frames, without warm-up.
-        count: frames measured.
-        latency_ms: stage to percentile to milliseconds, None where the samples are too few.
-        warm_up: before it.
+        duration_s: wall seconds of the measurement, without warm-up.
+        count: decisions.
+        stages: by name, in the order of a frame; ``end_to_end`` is the headline.
+        throughput: decisions a second.
+        warm_up: before it; None for ``cold``.
         frames: it looked at.
         environment: it ran in.
+        health: of the machine meanwhile.
+        series: clocks, temperature and power over time.
+        energy: a decision.
+        accuracy: of this bundle; None if nothing is known.
+        harness: its own cost; None where there is no loop.
+        pace: of ``paced``.
+        drift: of ``sustained``.
+        memory: if asked for.
+        roofline: if asked for.
+        incomplete: why the measurement ended early; what came before is here.
         notes: for people.
-        samples_ns: stage to the nanoseconds of every frame, in order; only in saved files.
+        traces: name to nanoseconds of every sample, in order; only in saved files.
     """
 
     name: str
@@ -112,64 +379,194 @@ class Run:
     chosen: str
     sha256: str
     gate: GateResult
-    scenario: str
+    scenario: Scenario
     started: str
     duration_s: float
     count: int
-    latency_ms: Mapping[str, Mapping[str, float | None]]
-    warm_up: WarmUp
+    stages: Mapping[str, Stage]
+    throughput: Throughput | None
+    warm_up: WarmUp | None
     frames: Frames
     environment: Environment
+    health: Health
+    series: Series
+    energy: Energy
+    accuracy: Accuracy | None
+    harness: Harness | None
+    pace: Pace | None = None
+    drift: Drift | None = None
+    memory: Memory | None = None
+    roofline: Roofline | None = None
+    incomplete: str | None = None
     notes: tuple[str, ...] = ()
-    samples_ns: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    traces: Mapping[str, Samples] = field(default_factory=dict, compare=False)
+
+    @property
+    def title(self) -> str:
+        """Model, target and precision: what a row of a table calls it."""
+        return f"{self.name} {self.target} {self.precision}"
+
+    def ms(self, stage: str, percentile: str) -> float | None:
+        """A percentile in milliseconds; None where there is no such stage or too few samples."""
+        found = self.stages[stage].percentiles.get(percentile) if stage in self.stages else None
+        return None if found is None else found.ms
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the figures should not be quoted; what is unknown counts against them."""
-        share = self.environment.background_share
-        found = []
-        if share is None:
-            found.append("background load is unknown on this system")
-        elif share > MAX_BACKGROUND:
+        """Why the figures should not be quoted."""
+        h, found = self.health, []
+        if self.incomplete is not None:
+            found.append(f"incomplete: {self.incomplete}")
+        # What heat does is what `sustained` measures; elsewhere it spoils the figures.
+        if h.throttled and self.scenario.kind != "sustained":
+            found.append(f"throttled: {h.throttle}")
+        moved = h.clock_cv is not None and h.clock_cv > MAX_CLOCK_CV
+        if moved and not h.as_shipped and self.scenario.kind != "sustained":
             found.append(
-                f"background load: others took {share:.0%} of all cores, at most {MAX_BACKGROUND:.0%} allowed"
+                f"the clock varied by {h.clock_cv:.1%}, at most {MAX_CLOCK_CV:.0%} allowed: fix the governor, "
+                "or measure it with --governor-as-shipped"
             )
+        if h.background_share is None:
+            found.append("background load is unknown on this system")
+        elif h.background_share > MAX_BACKGROUND:
+            found.append(
+                f"background load: others took {h.background_share:.0%} of all cores, "
+                f"at most {MAX_BACKGROUND:.0%} allowed"
+            )
+        if h.swapped_in:
+            found.append(f"swap: {h.swapped_in} pages were read back during the run")
+        if not h.golden:
+            found.append("golden vectors were not run on this device")
         if not self.gate.metrics:
             found.append("missing gate: the bundle does not say how accurate it is")
-        if not self.warm_up.stable:
+        if self.warm_up is not None and not self.warm_up.stable:
             found.append("UNSTABLE: latency still moved at the end of the warm-up")
         if self.count < MIN_SAMPLES["p50"]:
             found.append(f"too few samples: {self.count}, a median needs {MIN_SAMPLES['p50']}")
+        if self.pace is not None and self.scenario.drop == "none" and self.pace.behind_s > 1:
+            found.append(f"cannot keep up: {self.pace.behind_s:.1f} s behind at the end")
         return tuple(found)
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """What this machine cannot tell, so that VALID does not cover it."""
+        facts = {
+            "throttling": self.health.throttled,
+            "clocks": self.health.clock_cv,
+            "swap": self.health.swapped_in,
+        }
+        return tuple(name for name, value in facts.items() if value is None)
+
+    @property
     def verdict(self) -> Literal["VALID", "INVALID"]:
-        """VALID if there is no reason against it."""
+        """VALID if there is no reason against it; see ``unknown`` for what nobody could look at."""
         return "INVALID" if self.reasons else "VALID"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the single samples."""
-        plain: dict[str, Any] = to_plain(replace(self, samples_ns={}))
-        return {"schema": SCHEMA, "verdict": self.verdict, "reasons": list(self.reasons), **plain}
+    def to_dict(self, *, traces: bool = False) -> dict[str, Any]:
+        """Plain values for JSON, with or without the single samples."""
+        plain: dict[str, Any] = to_plain(replace(self, traces={}))
+        plain["traces"] = {name: pack(samples) for name, samples in self.traces.items()} if traces else {}
+        return {
+            "schema": SCHEMA,
+            "protocol": PROTOCOL,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "unknown": list(self.unknown),
+            **plain,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write this run alone; see :func:`save`."""
         save([self], path)
 
 
-def save(runs: Sequence[Run], path: str | Path) -> None:
+@dataclass(frozen=True)
+class Failure:
+    """A measurement of a suite that could not be made: what, and the error's two lines."""
+
+    what: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A file: runs, and what could not be measured."""
+
+    runs: tuple[Run, ...]
+    failures: tuple[Failure, ...] = ()
+
+
+def stage(samples_ns: npt.ArrayLike, *, duration_s: float) -> Stage:
+    """Summarise at least one sample of one stage; see :func:`edge_benchmarks.stats.percentiles`."""
+    samples = np.asarray(samples_ns, np.int64)
+    return Stage(
+        count=len(samples),
+        min_ms=float(samples.min()) / 1e6,
+        mean_ms=float(samples.mean()) / 1e6,
+        max_ms=float(samples.max()) / 1e6,
+        percentiles=percentiles(samples, duration_s=duration_s),
+        histogram=histogram(samples),
+    )
+
+
+def pack(samples: Samples) -> dict[str, Any]:
+    """Nanoseconds as text: differences of neighbours, little-endian int64, zlib, base64; about 3 bytes a sample."""
+    differences = np.diff(samples, prepend=np.int64(0)).astype("<i8")
+    return {
+        "count": len(samples),
+        "data": base64.b64encode(zlib.compress(differences.tobytes(), 9)).decode(),
+    }
+
+
+def unpack(packed: object) -> Samples:
+    """What :func:`pack` was given.
+
+    Raises:
+        ValueError: it was not made by that.
+    """
+    if not isinstance(packed, dict) or set(packed) != {"count", "data"}:
+        raise ValueError("a trace has a count and data")
+    count = packed["count"]
+    if type(count) is not int or not 0 <= count <= 100_000_000:
+        raise ValueError(f"a trace of {count!r} samples")
+    try:
+        # A file may be anybody's: it shall not unpack to more than it says.
+        engine = zlib.decompressobj()
+        data = engine.decompress(base64.b64decode(packed["data"], validate=True), 8 * count + 1)
+    except zlib.error as error:
+        raise ValueError(f"a trace is damaged: {error}") from error
+    if len(data) != 8 * count:
+        raise ValueError(f"a trace of {len(data)} bytes instead of {8 * count}")
+    return np.cumsum(np.frombuffer(data, "<i8").astype(np.int64))
+
+
+def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()) -> None:
     """Write runs with every sample as JSON, whole or not at all: under a temporary name, then renamed.
 
     Raises:
         InputError: the folder is missing, not writable or full; an older file of that name is untouched.
     """
+    plain = {
+        "schema": SCHEMA,
+        "protocol": PROTOCOL,
+        "runs": [run.to_dict(traces=True) for run in runs],
+        "failures": to_plain(tuple(failures)),
+    }
+    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it.
+
+    Raises:
+        InputError: it cannot be written; an older file of that name is untouched.
+    """
     path = Path(path)
-    plain = [{**run.to_dict(), "samples_ns": to_plain(run.samples_ns)} for run in runs]
-    text = json.dumps({"schema": SCHEMA, "runs": plain}, indent=1, allow_nan=False)
     partial = path.with_name(path.name + ".partial")
     try:
         try:
-            partial.write_text(text + "\n", encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -180,7 +577,16 @@ def save(runs: Sequence[Run], path: str | Path) -> None:
 
 
 def read(path: str | Path) -> tuple[Run, ...]:
-    """Read what :func:`save` wrote.
+    """The runs of a file that :func:`save` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is not a report of this version.
+    """
+    return read_report(path).runs
+
+
+def read_report(path: str | Path) -> Report:
+    """Everything in a file that :func:`save` wrote.
 
     Raises:
         InputError: the file cannot be read, or is not a report of this version.
@@ -188,14 +594,19 @@ def read(path: str | Path) -> tuple[Run, ...]:
     remedy = "name a file that 'edge-sdk bench -o' of this version wrote"
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
-            raise InputError(f"{path} is not a benchmark report of schema {SCHEMA}", remedy=remedy)
-        # Verdict and reasons follow from the rest: they are made again, not believed.
-        derived = ("schema", "verdict", "reasons")
-        return tuple(
-            from_plain(Run, {k: v for k, v in run.items() if k not in derived}, f"runs[{i}]")
-            for i, run in enumerate(plain["runs"])
+        if not isinstance(plain, dict) or "schema" not in plain:
+            raise InputError(f"{path} is not a benchmark report", remedy=remedy)
+        if plain["schema"] != SCHEMA:
+            raise InputError(
+                f"{path} is a benchmark report of schema {plain['schema']!r}, this version reads {SCHEMA}",
+                remedy="measure again, or read it with the version that wrote it",
+            )
+        runs = tuple(_run(run, f"runs[{i}]") for i, run in enumerate(plain["runs"]))
+        failures = tuple(
+            from_plain(Failure, failure, f"failures[{i}]")
+            for i, failure in enumerate(plain.get("failures", ()))
         )
+        return Report(runs, failures)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
@@ -204,59 +615,7 @@ def read(path: str | Path) -> tuple[Run, ...]:
         raise InputError(f"{path} is not a benchmark report: {error}", remedy=remedy) from error
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Plain text of at most 100 columns; the first line of a run has name, target, precision and verdict."""
-    return "\n\n".join("\n".join(_lines(run)) for run in runs)
-
-
-def _lines(run: Run) -> list[str]:
-    e = run.environment
-    lines = [f"{run.name} {run.target} {run.precision} {run.verdict}"]
-    for reason in run.reasons:
-        lines += _wrap(reason)
-    lines.append(f"  {run.scenario + ', ms':<22}" + "".join(f"{p:>16}" for p in _PRINTED))
-    for stage in STAGES:
-        cells = (_cell(run.latency_ms[stage][p], run.count) for p in _PRINTED)
-        lines.append(f"  {stage.replace('_', ' '):<22}" + "".join(f"{cell:>16}" for cell in cells))
-    f = run.frames
-    drawn = "" if f.faces_drawn is None else f" ({f.faces_drawn:.2f} drawn)"
-    lines += _wrap(
-        f"frames: {run.count} in {run.duration_s:.1f} s after {run.warm_up.seconds:.1f} s of warm-up; "
-        f"{f.distinct} distinct, {f.origin}, {f.sha256[:12]}; {f.faces_reported:.2f} faces a frame reported{drawn}"
-    )
-    lines += _wrap(
-        f"machine: {_known(e.board or e.cpu)}, {_known(e.cores)} cores, {_known(e.os)}, {_known(e.kernel)}; "
-        f"governor {_known(e.governor)}; load {_load(e.load_before)} before, {_load(e.load_after)} after; "
-        f"others took {_share(e.background_share)} of all cores"
-    )
-    lines += _wrap(
-        f"software: {_known(e.engine)} {_known(e.engine_version)}, {e.threads} threads, "
-        f"Python {e.python}, face-edge-sdk {e.sdk}"
-    )
-    figures = ", ".join(
-        f"{n} {m.compiled:.4f} (float {m.reference:.4f})" for n, m in run.gate.metrics.items()
-    )
-    lines += _wrap(f"bundle: {run.sha256[:12]}; gate: {figures or 'unknown'}")
-    for note in run.notes:
-        lines += _wrap(f"note: {note}")
-    return lines
-
-
-def _cell(value: float | None, count: int) -> str:
-    return f"n/a (n={count})" if value is None else f"{value:.3f}"
-
-
-def _known(value: object) -> str:
-    return "unknown" if value is None else str(value)
-
-
-def _load(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
-
-
-def _share(value: float | None) -> str:
-    return "an unknown share" if value is None else f"{value:.0%}"
-
-
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="    ")
+def _run(plain: Mapping[str, Any], where: str) -> Run:
+    rest = {key: value for key, value in plain.items() if key not in (*DERIVED, "traces")}
+    traces = {str(name): unpack(packed) for name, packed in plain["traces"].items()}
+    return replace(from_plain(Run, rest, where), traces=traces)

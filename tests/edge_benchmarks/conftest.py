@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_benchmarks import report
-from edge_benchmarks.environment import Environment
+from edge_benchmarks import report, scenarios
+from edge_benchmarks.environment import Environment, Moment
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
 from edge_sdk.model import Model, ModelInfo
@@ -72,30 +72,64 @@ def make_bundle(spec, tmp_path):
     return make
 
 
+MOMENT = Moment(0.2, (2400.0, 2400.0), {"cpu-thermal": 51.5}, 6000.0, ("python3 12%",))
+ENVIRONMENT = Environment(
+    machine="aarch64",
+    board="Raspberry Pi 5 Model B Rev 1.0",
+    cpu="Cortex-A76",
+    cores=4,
+    affinity=(0, 1, 2, 3),
+    memory_mb=8443.2,
+    os="Debian GNU/Linux 12 (bookworm)",
+    kernel="Linux 6.6.31+rpt-rpi-2712",
+    governor="performance",
+    max_mhz=2400.0,
+    power_mode=None,
+    python="3.11.2",
+    numpy="2.0.0",
+    opencv="4.10.0",
+    sdk="0.1.0",
+    engine="onnxruntime",
+    engine_version="1.20.0",
+    threads=4,
+    before=MOMENT,
+    after=MOMENT,
+)
+HEALTH = report.Health(
+    throttled=False,
+    throttle="no (vcgencmd get_throttled)",
+    clock_cv=0.001,
+    clock="60 readings of cpufreq",
+    as_shipped=False,
+    background_share=0.01,
+    swapped_in=0,
+    golden=True,
+)
+NO_ENERGY = report.Energy(None, "", "not asked for", None, None, None, None, 0)
+
+
+def latencies(count, *, seed=0, ms=10.0, spread=0.05):
+    """Nanoseconds as a quiet machine gives them."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(ms, ms * spread, count).clip(ms / 2) * 1e6).astype(np.int64)
+
+
 @pytest.fixture
 def make_run():
     """A run that nothing speaks against, with changes."""
 
-    def make(count=1000, environment=None, **changes):
-        samples = {stage: tuple(range(1_000_000, 1_000_000 + count)) for stage in report.STAGES}
-        surroundings = Environment(
-            machine="aarch64",
-            board="Raspberry Pi 5 Model B Rev 1.0",
-            cpu=None,
-            cores=4,
-            os="Debian GNU/Linux 12 (bookworm)",
-            kernel="Linux 6.6.31+rpt-rpi-2712",
-            python="3.11.2",
-            sdk="0.1.0",
-            engine="onnxruntime",
-            engine_version="1.20.0",
-            threads=4,
-            governor="ondemand",
-            throttling=None,
-            load_before=0.2,
-            load_after=1.4,
-            background_share=0.01,
-        )
+    def make(count=1000, environment=None, health=None, end_to_end=None, **changes):
+        total = latencies(count) if end_to_end is None else np.asarray(end_to_end, np.int64)
+        share = {"capture": 0.01, "preprocess": 0.04, "infer": 0.9, "postprocess": 0.05}
+        traces = {name: (total * part).astype(np.int64) for name, part in share.items()}
+        seconds = float(total.sum()) / 1e9
+        traces = {
+            "at": np.concatenate([[0], np.cumsum(total)[:-1]]),
+            "item": np.arange(len(total)) % 64,
+            "faces": np.ones(len(total), np.int64),
+            **traces,
+            "end_to_end": total,
+        }
         run = report.Run(
             name="fer-yolo11n",
             target="onnxruntime",
@@ -104,15 +138,23 @@ def make_run():
             chosen="fastest of 3",
             sha256="ab" * 32,
             gate=GATE,
-            scenario="single-stream",
+            scenario=report.Scenario("single-stream", duration_s=10.0),
             started="2026-01-01T00:00:00Z",
-            duration_s=1.5,
-            count=count,
-            latency_ms={stage: report.percentiles(ns) for stage, ns in samples.items()},
+            duration_s=seconds,
+            count=len(total),
+            stages=scenarios.summaries(traces, seconds),
+            throughput=scenarios.throughput(traces["at"], seconds),
             warm_up=report.WarmUp(1.0, 60, stable=True),
-            frames=report.Frames("drawn", "cd" * 32, 64, 1.75, 1.5),
-            environment=replace(surroundings, **(environment or {})),
-            samples_ns=samples,
+            frames=report.Frames(
+                "drawn", "cd" * 32, 64, "640x480", "frame", 1.5, (report.FaceGroup(1, count, 0.95, 10.0),)
+            ),
+            environment=replace(ENVIRONMENT, **(environment or {})),
+            health=replace(HEALTH, **(health or {})),
+            series=report.Series((0.0, 1.0), (2400.0, 2390.0), (50.0, 51.0), (None, 4.5)),
+            energy=NO_ENERGY,
+            accuracy=report.Accuracy("gate", 100, "0" * 64, {"map50": report.Figure(0.8, None, None)}),
+            harness=report.Harness(1.1, 3.0, 300),
+            traces=traces,
         )
         return replace(run, **changes)
 

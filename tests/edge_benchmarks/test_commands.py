@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edge_benchmarks import cold_start, command, footprint, memory, speedup, wrapper
+from edge_benchmarks import command, footprint, speedup, wrapper
 from edge_benchmarks.raw import raw_call
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.target import Artifact
@@ -136,7 +136,7 @@ def test_a_fresh_process_that_fails_is_an_error(code):
         command.ask_fresh_process(code)
 
 
-@pytest.mark.parametrize("module", [wrapper, speedup, cold_start, memory])
+@pytest.mark.parametrize("module", [wrapper, speedup])
 def test_a_missing_bundle_is_two_lines_and_exit_code_two(module, capsys):
     assert module.main(["missing.edge", "--json"]) == 2
     message = capsys.readouterr()

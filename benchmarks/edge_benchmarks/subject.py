@@ -1,0 +1,148 @@
+"""What a scenario drives: something that makes a decision from an item.
+
+A scenario knows no model. A pipeline of several models, or a source that waits for a camera, joins by these two
+protocols: its stages get names of their own and appear in the report beside ``capture`` and ``end_to_end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_benchmarks.frames import FrameSet, shuffled
+from edge_sdk.image import Image
+from edge_sdk.model import Model
+from edge_sdk.results import Detections
+from edge_sdk.timing import StageTimes, now_ns
+
+Boxes = npt.NDArray[np.float32]
+
+
+class Item(NamedTuple):
+    """What one decision is made from.
+
+    Attributes:
+        number: of the item in its set.
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) faces to look at; None for networks that find them.
+        drawn: faces that were drawn there; None where nobody counted.
+    """
+
+    number: int
+    image: Image
+    boxes: Boxes | None
+    drawn: int | None
+
+
+class Subject(Protocol):
+    """Makes decisions, one at a time."""
+
+    stages: tuple[str, ...]
+    """Names of what :meth:`read` gives, in the order of a frame."""
+
+    def __call__(self, item: Item) -> Any:
+        """Decide; this is what is timed."""
+        ...
+
+    def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
+        """Faces reported, and nanoseconds of each stage; after the clock was stopped."""
+        ...
+
+
+Supply = Iterator[Item]
+"""Gives the next item; from memory at once, from a camera when there is one. The wait is the stage ``capture``."""
+
+
+class ModelSubject:
+    """A model of any task.
+
+    Args:
+        model: called with an item's image, and its boxes if it has any.
+    """
+
+    stages: tuple[str, ...] = ("preprocess", "infer", "postprocess")
+
+    def __init__(self, model: Model[Any]) -> None:
+        self.model = model
+
+    def __call__(self, item: Item) -> Any:
+        """See :class:`Subject`."""
+        return self.model(item.image, boxes=item.boxes)
+
+    def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
+        """See :class:`Subject`."""
+        times = decided.times
+        return len(decided), (times.preprocess_ns, times.infer_ns, times.postprocess_ns)
+
+
+class NullModel:
+    """Decides nothing, but walks through memory as an engine does, so that what follows finds caches cold.
+
+    Attributes:
+        took_ns: of every call, by its own clock.
+    """
+
+    BYTES = 8_000_000
+
+    def __init__(self) -> None:
+        self.took_ns: list[int] = []
+        self._memory = np.zeros(self.BYTES, np.uint8)
+        self._nothing = Detections.empty().answered(StageTimes(), "null")
+
+    def __call__(self, image: Image, *, boxes: Boxes | None = None) -> Detections:
+        """Touch the memory."""
+        before = now_ns()
+        np.add(self._memory, 1, out=self._memory)
+        answer = self._nothing
+        self.took_ns.append(now_ns() - before)
+        return answer
+
+
+def items_of(pictures: FrameSet, task: str) -> list[Item]:
+    """The items of a set for a model of a task.
+
+    A detector decides about frames. Networks that look at crops decide about faces: each drawn face is an item. Of the
+    user's own pictures, whose faces nobody knows, a classifier takes each as one crop, and a liveness network the
+    middle third, as if a face were there.
+    """
+    if task == "detection":
+        return [
+            Item(i, image, None, pictures.drawn[i] if pictures.boxes else None)
+            for i, image in enumerate(pictures.images)
+        ]
+    if pictures.boxes:
+        faces = [
+            (image, box[None])
+            for image, boxes in zip(pictures.images, pictures.boxes, strict=True)
+            for box in boxes
+        ]
+        return [Item(i, image, box, 1) for i, (image, box) in enumerate(faces)]
+    return [
+        Item(i, image, _middle(image) if task == "liveness" else None, None)
+        for i, image in enumerate(pictures.images)
+    ]
+
+
+def supply(items: Sequence[Item]) -> Supply:
+    """The items from memory, in the shuffled order that is the same everywhere, without end."""
+    return cycle([items[i] for i in shuffled(len(items))])
+
+
+def write_item(path: Path, item: Item) -> None:
+    """An item's ``image``, and ``boxes`` if it has any, as an .npz file that a fresh process can read."""
+    arrays: dict[str, Any] = {"image": item.image}
+    if item.boxes is not None:
+        arrays["boxes"] = item.boxes
+    np.savez(path, **arrays)
+
+
+def _middle(image: Image) -> Boxes:
+    height, width = image.shape[:2]
+    side = min(height, width) / 3
+    x, y = (width - side) / 2, (height - side) / 2
+    return np.array([[x, y, x + side, y + side]], np.float32)
