@@ -23,6 +23,7 @@ def measure(
     data: Path,
     *,
     threads: int,
+    device: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
     """Measure on labelled pictures, by the same code as ``edge-sdk evaluate`` and the gate.
@@ -35,7 +36,7 @@ def measure(
     from edge_quantize import data as labelled
     from edge_quantize import gate
 
-    with load(bundle, threads=threads) as model:
+    with load(bundle, threads=threads, device=device) as model:
         items = labelled.read_labelled(data, model.spec.labels)
         found = gate.examine(model.session, model.task, items, progress)
     digest = labelled.digest([item.path for item in items])

@@ -33,6 +33,7 @@ def register(verb: Verb) -> None:
         "--page-cache", choices=("kept", "dropped"), help="cold: dropped needs root (default: kept)"
     )
     sub.add_argument("--no-engine-cache", action="store_true", help="cold: compile at every start")
+    sub.add_argument("--device", metavar="D", help="where the engine must run, such as GPU")
     sub.add_argument("--threads", type=int, metavar="N", help="of each engine")
     sub.add_argument("--frames", type=Path, metavar="DIR", help="your own pictures instead of the drawn ones")
     sub.add_argument("--size", type=_size, metavar="WxH", help="scale the pictures to a camera's resolution")
@@ -74,6 +75,7 @@ def _bench(args: argparse.Namespace) -> int:
         page_cache=args.page_cache,
     )
     options = scenarios.Options(
+        device=args.device,
         threads=args.threads,
         frames=args.frames,
         size=args.size,

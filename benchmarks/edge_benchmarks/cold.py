@@ -46,7 +46,7 @@ def timed(name, work):
 loading.Bundle.open = timed("verify", loading.Bundle.open)
 loading.check_golden = timed("golden", loading.check_golden)
 t2 = clock()
-model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None)
+model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None, device=sys.argv[5] or None)
 t3 = clock()
 import numpy
 given = numpy.load(sys.argv[2])
@@ -67,6 +67,7 @@ def measure(
     *,
     processes: int,
     threads: int,
+    device: str | None,
     page_cache: str,
     engine_cache: bool,
     goes_on: Callable[[], bool],
@@ -79,6 +80,7 @@ def measure(
         item: that each looks at first.
         processes: that count.
         threads: of the engine.
+        device: where it must run; None takes the usual one.
         page_cache: ``kept``, or ``dropped`` before each.
         engine_cache: whether a process finds what the first one compiled.
         goes_on: asked before each.
@@ -97,7 +99,9 @@ def measure(
                 return
             if page_cache == "dropped":
                 drop_page_cache()
-            answer, total = command.ask_fresh_process(_CHILD, str(bundle), str(frame), str(threads), cache)
+            answer, total = command.ask_fresh_process(
+                _CHILD, str(bundle), str(frame), str(threads), cache, device or ""
+            )
             if turn >= 0:
                 add({**answer, "total": total})
 

@@ -59,6 +59,7 @@ class Environment:
         sdk: version of face-edge-sdk.
         engine: distribution that ran the network.
         engine_version: of it.
+        device: that ran the engine, such as ``"CPU"``.
         threads: of the engine.
         before: the measurement.
         after: it.
@@ -81,6 +82,7 @@ class Environment:
     sdk: str
     engine: str | None
     engine_version: str | None
+    device: str
     threads: int
     before: Moment
     after: Moment
@@ -103,12 +105,13 @@ def moment(root: Path = device.ROOT) -> Moment:
 
 
 def describe(
-    *, modules: Sequence[str], threads: int, before: Moment, root: Path = device.ROOT
+    *, modules: Sequence[str], device_used: str, threads: int, before: Moment, root: Path = device.ROOT
 ) -> Environment:
     """Look around, after a run.
 
     Args:
         modules: import names of the engine, any one of which is loaded.
+        device_used: that runs the engine.
         threads: of the engine.
         before: the measurement.
         root: of the file system.
@@ -133,6 +136,7 @@ def describe(
         sdk=_version("face-edge-sdk") or "unknown",
         engine=engine,
         engine_version=None if engine is None else _version(engine),
+        device=device_used,
         threads=threads,
         before=before,
         after=moment(root),

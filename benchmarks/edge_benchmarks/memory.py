@@ -33,7 +33,7 @@ def pss():
 import edge_sdk
 import numpy
 start, shared = peak(), pss()
-model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None)
+model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None, device=sys.argv[5] or None)
 loaded, shared = peak(), max(shared, pss())
 given = numpy.load(sys.argv[2])
 image, boxes = given["image"], given["boxes"] if "boxes" in given else None
@@ -47,7 +47,9 @@ print(json.dumps({"start": start, "loaded": loaded, "peak": peak(), "pss": share
 """
 
 
-def measure(bundle: str | Path, item: Item, *, threads: int, frames: int = FRAMES) -> Memory:
+def measure(
+    bundle: str | Path, item: Item, *, threads: int, device: str | None = None, frames: int = FRAMES
+) -> Memory:
     """Megabytes (10**6 bytes) of one fresh process that looks at one item again and again.
 
     Raises:
@@ -56,6 +58,8 @@ def measure(bundle: str | Path, item: Item, *, threads: int, frames: int = FRAME
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.npz"
         write_item(path, item)
-        answer, _ = command.ask_fresh_process(_CHILD, str(bundle), str(path), str(threads), str(frames))
+        answer, _ = command.ask_fresh_process(
+            _CHILD, str(bundle), str(path), str(threads), str(frames), device or ""
+        )
     start, loaded, peak, pss = (answer[point] / 1e6 for point in ("start", "loaded", "peak", "pss"))
     return Memory(start, loaded, peak, pss or None, frames)

@@ -35,13 +35,16 @@ _IN_FLOAT = ("fp32", "fp16", "int8-wonly")
 """Precisions whose products are computed in float on a processor."""
 
 
-def measure(bundle: str | Path, infer_ms: float | None, *, threads: int) -> Roofline:
+def measure(
+    bundle: str | Path, infer_ms: float | None, *, threads: int, device: str | None = None
+) -> Roofline:
     """Count a bundle's operations and measure its engine's peak.
 
     Args:
         bundle: file or zoo name.
         infer_ms: median of the inference; None leaves the achieved figure out.
         threads: of the engine.
+        device: where it must run; None takes the usual one.
     """
     opened = Bundle.open(bundle_path(str(bundle)))
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
@@ -58,14 +61,16 @@ def measure(bundle: str | Path, infer_ms: float | None, *, threads: int) -> Roof
     except EdgeError as error:
         reasons.append(f"no operations: {error.message}")
     try:
-        best = peak(target, precision, threads=threads)
+        best = peak(target, precision, threads=threads, device=device)
     except EdgeError as error:
         reasons.append(f"no peak: {error.message}")
     share = achieved / best if achieved is not None and best is not None else None
     return Roofline(gmacs, counted, achieved, best, share, "; ".join(reasons))
 
 
-def peak(target: str, precision: str, *, threads: int, seconds: float = SECONDS) -> float:
+def peak(
+    target: str, precision: str, *, threads: int, device: str | None = None, seconds: float = SECONDS
+) -> float:
     """Highest giga-operations a second of the stack, two to a multiply-accumulate, over ``seconds`` of trying.
 
     Raises:
@@ -79,8 +84,9 @@ def peak(target: str, precision: str, *, threads: int, seconds: float = SECONDS)
         outputs=(TensorSpec("products", shape, "float32", "NHWC"),),
     )
     engine = find_target(target)
+    options = LoadOptions(threads=threads, devices=() if device is None else (device,))
     artifact = _stack(target, spec, int8=precision not in _IN_FLOAT)
-    session = engine.load(artifact, spec, options=LoadOptions(threads=threads))
+    session = engine.load(artifact, spec, options=options)
     try:
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         least, end = 1 << 62, now_ns() + int(seconds * 1e9)

@@ -57,6 +57,7 @@ class Options:
     """What beside the scenario a run may be asked.
 
     Attributes:
+        device: where the engine must run, such as ``"GPU"``; None takes the bundle's usual one.
         threads: of each engine; None takes as many as :func:`edge_sdk.load`, shared among the streams.
         frames: folder of the user's own pictures; None takes the drawn ones.
         size: (width, height) to scale the pictures to.
@@ -70,6 +71,7 @@ class Options:
         engine_cache: of ``cold``: processes find what the first one compiled.
     """
 
+    device: str | None = None
     threads: int | None = None
     frames: str | Path | None = None
     size: tuple[int, int] | None = None
@@ -323,7 +325,9 @@ def _loop(
     streams = scenario.streams or 1
     threads = options.threads or max(1, thread_count(LoadOptions()) // streams)
     with ExitStack() as stack:
-        models = [stack.enter_context(load(bundle, threads=threads)) for _ in range(streams)]
+        models = [
+            stack.enter_context(load(bundle, threads=threads, device=options.device)) for _ in range(streams)
+        ]
         info = models[0].info
         items = items_of(pictures, info.task)
         subjects = [ModelSubject(model) for model in models]
@@ -356,7 +360,7 @@ def _loop(
             harness=cost,
             pace=_pace(measurement, scenario),
             drift=drift(traces[END_TO_END], measurement.seconds) if scenario.kind == "sustained" else None,
-            notes=_notes(scenario, worst, traces, info.gate.waiver),
+            notes=(*info.notes, *_notes(scenario, worst, traces, info.gate.waiver)),
         )
         return made, items[0]
 
@@ -368,7 +372,7 @@ def _cold(
     assert scenario.processes is not None
     assert scenario.page_cache is not None
     threads = options.threads or thread_count(LoadOptions())
-    with load(bundle, threads=threads) as model:
+    with load(bundle, threads=threads, device=options.device) as model:
         info = model.info
     items = items_of(pictures, info.task)
     measurement = Measurement(cold.PHASES, duration_s=math.inf, monitor=watch.monitor, stop=watch.stop)
@@ -386,6 +390,7 @@ def _cold(
             items[0],
             processes=scenario.processes or 0,
             threads=threads,
+            device=options.device,
             page_cache=scenario.page_cache or "kept",
             engine_cache=options.engine_cache,
             goes_on=measurement.goes_on,
@@ -395,7 +400,7 @@ def _cold(
     made = _assemble(bundle, info, scenario, options, pictures, items, measurement, threads, watch)
     kept = "keep" if options.engine_cache else "have no"
     notes = [f"the processes {kept} an engine cache; the first one, which fills caches, does not count"]
-    return replace(made, notes=tuple(notes)), items[0]
+    return replace(made, notes=(*info.notes, *notes)), items[0]
 
 
 def _assemble(
@@ -431,7 +436,9 @@ def _assemble(
         throughput=None,
         warm_up=None,
         frames=describe_frames(pictures, items, traces, info.task),
-        environment=environment.describe(modules=modules, threads=threads, before=watch.before),
+        environment=environment.describe(
+            modules=modules, device_used=info.device, threads=threads, before=watch.before
+        ),
         health=health,
         series=series,
         energy=drawn,
@@ -445,13 +452,14 @@ def _assemble(
 def _with_extras(done: Run, item: Item, options: Options, progress: Progress) -> Run:
     """The run with what was asked for beside the latencies; they stay, whatever cannot be known."""
     bundle, threads = done.bundle, done.environment.threads
+    asked: dict[str, Any] = {"threads": threads, "device": options.device}
     wanted: dict[str, Callable[[], Any]] = {}
     if options.memory:
-        wanted["memory"] = lambda: memory.measure(bundle, item, threads=threads)
+        wanted["memory"] = lambda: memory.measure(bundle, item, **asked)
     if options.roofline:
-        wanted["roofline"] = lambda: roofline.measure(bundle, done.ms("infer", "p50"), threads=threads)
+        wanted["roofline"] = lambda: roofline.measure(bundle, done.ms("infer", "p50"), **asked)
     if (data := options.data) is not None:
-        wanted["accuracy"] = lambda: accuracy.measure(bundle, data, threads=threads, progress=progress)
+        wanted["accuracy"] = lambda: accuracy.measure(bundle, data, progress=progress, **asked)
     for name, measure in wanted.items():
         try:
             done = replace(done, **{name: measure()})

@@ -133,7 +133,7 @@ def facts(run: Run) -> list[str]:
         f"others took {_share(h.background_share)} of all cores; {_known(h.swapped_in)} pages swapped in"
     )
     found.append(
-        f"software: {_known(e.engine)} {_known(e.engine_version)}, {e.threads} threads on cores "
+        f"software: {_known(e.engine)} {_known(e.engine_version)}, {e.device}, {e.threads} threads on cores "
         f"{','.join(map(str, e.affinity)) or 'unknown'}; Python {e.python}, numpy {e.numpy}, OpenCV {_known(e.opencv)}, "
         f"face-edge-sdk {e.sdk}"
     )

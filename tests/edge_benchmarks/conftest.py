@@ -91,6 +91,7 @@ ENVIRONMENT = Environment(
     sdk="0.1.0",
     engine="onnxruntime",
     engine_version="1.20.0",
+    device="CPU",
     threads=4,
     before=MOMENT,
     after=MOMENT,

@@ -303,7 +303,7 @@ def loads(make_model, monkeypatch):
     """Whatever is loaded is a fake model; gives what was loaded."""
     made = []
 
-    def load(bundle, threads):
+    def load(bundle, **options):
         made.append(make_model())
         return made[-1]
 
@@ -330,7 +330,7 @@ def test_a_run_reports_what_it_did(loads, kind):
 
 
 def test_a_network_that_sees_nothing_is_said_to(make_model, monkeypatch):
-    monkeypatch.setattr(scenarios, "load", lambda bundle, threads: make_model(faces=()))
+    monkeypatch.setattr(scenarios, "load", lambda bundle, **options: make_model(faces=()))
     run = scenarios.run("some.edge", duration_s=0.05)
     assert run.frames.faces_reported == 0
     assert any("no face" in note for note in run.notes)
