@@ -269,7 +269,7 @@ def test_bench_measures_and_saves(capsys, toy_bundle, toy_engine, tmp_path):
     out = tmp_path / "run.json"
     assert main(["bench", str(toy_bundle), "--duration", "0.2", "-o", str(out)]) == 0
     assert "toy" in capsys.readouterr().out
-    assert json.loads(out.read_text())["schema"] == 1
+    assert json.loads(out.read_text())["schema"] == 2
 
 
 @pytest.fixture
