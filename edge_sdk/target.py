@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from edge_sdk.profile import is_profile, profile_names, read_profile
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.tensors import Array, Tensors, TensorSpec
 
-TARGETS = ("onnxruntime", "openvino", "tflite")
+TARGETS = ("onnxruntime", "openvino", "tflite", "tensorrt")
 ENTRY_POINTS = "edge_sdk.targets"
 CPU = "CPU"
 INFER_REMEDY = "load the model again; report it if it repeats"
@@ -65,11 +65,14 @@ class LoadOptions:
         threads: of the engine for one frame; None takes the cores that this process may use, at most 4.
         cache: where an engine that compiles at load keeps what it compiled; None compiles anew.
         devices: where the engine shall run, such as ``("GPU",)``: one is required; several are tried in this order,
-            and the session says which it became and why not those before. Empty: ``("CPU",)``.
+            and the session says which it became and why not those before. Empty: the engine's own, ``("CPU",)``, and TensorRT's ``("GPU",)``.
         hint: what OpenVINO tunes for.
         streams: frames that OpenVINO computes side by side; None leaves that to the hint.
         spinning: onnxruntime's idle threads wait in a loop: a little faster, and a core less for camera and others.
         small_memory: onnxruntime gives memory back after each frame instead of keeping its peak: smaller, slower.
+        progress: called with (phase, done, of) while TensorRT builds an engine.
+        workspace_bytes: scratch memory of such a build; None follows from the memory that is free.
+        cuda_graph: TensorRT launches a frame's work as one graph.
     """
 
     threads: int | None = None
@@ -79,6 +82,9 @@ class LoadOptions:
     streams: int | None = None
     spinning: bool = False
     small_memory: bool = False
+    progress: Callable[[str, int, int], None] | None = None
+    workspace_bytes: int | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no engine can do (InputError)."""
@@ -219,11 +225,7 @@ def engine_of(name: str) -> str:
 
 def available_targets() -> tuple[str, ...]:
     """Names of our targets whose engine is installed; found without importing any engine."""
-    return tuple(
-        name
-        for name in TARGETS
-        if any(importlib.util.find_spec(m) is not None for m in find_target(name).modules)
-    )
+    return tuple(name for name in TARGETS if is_installed(find_target(name)))
 
 
 def check_options(engine: str, options: LoadOptions, *, known: Collection[str]) -> None:
@@ -289,6 +291,21 @@ def check_recipe(
             f"target {engine} cannot follow recipe {recipe.name}: it keeps {', '.join(recipe.keep_float)} in float",
             remedy="use a recipe without keep_float, or another target",
         )
+
+
+def stand_in(target: Target) -> Target | None:
+    """The target that runs the same artifact where this one's engine is absent, if there is one.
+
+    A target names it in an attribute ``stand_in``. It never serves unasked: a gate that it ran for says so, and a device
+    names it in ``load(prefer=...)``.
+    """
+    name: str | None = getattr(target, "stand_in", None)
+    return None if name is None else find_target(name)
+
+
+def is_installed(target: Target) -> bool:
+    """Whether a target's engine is here; found without importing it."""
+    return any(importlib.util.find_spec(module) is not None for module in target.modules)
 
 
 def check_session_tensors(

@@ -37,6 +37,8 @@ def pixels(seed=0):
 @pytest.fixture(scope="module", params=TARGETS)
 def target(request):
     found = find_target(request.param)
+    if request.param == "tensorrt" and not importlib.util.find_spec("tensorrt"):
+        request.getfixturevalue("tensorrt_on_the_processor")
     if not any(importlib.util.find_spec(module) for module in found.modules):
         pytest.skip(f"engine of {request.param} is not installed")
     return found

@@ -23,7 +23,7 @@ from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.schema import to_plain
-from edge_sdk.target import TARGETS, FloatModel
+from edge_sdk.target import FloatModel
 from edge_sdk.tasks import task_of
 from edge_training.data.unpack import unpack
 
@@ -39,6 +39,8 @@ SETS: Mapping[str, Sets] = {
 }
 """What each model is calibrated and gated on: names and settings of unpacked sets."""
 
+TARGETS = ("onnxruntime", "openvino", "tflite")
+"""What the zoo ships; bundles for TensorRT are built with ``make jetson``."""
 RECIPES = ("int8", "fp32")
 
 
