@@ -65,7 +65,7 @@ class LoadOptions:
         threads: of the engine for one frame; None takes the cores that this process may use, at most 4.
         cache: where an engine that compiles at load keeps what it compiled; None compiles anew.
         devices: where the engine shall run, such as ``("GPU",)``: one is required; several are tried in this order,
-            and the session says which it became and why not those before. Empty: the engine's own, ``("CPU",)``, and TensorRT's ``("GPU",)``.
+            and the session says which it became and why not those before. Empty: ``("CPU",)``; TensorRT: ``("GPU",)``.
         hint: what OpenVINO tunes for.
         streams: frames that OpenVINO computes side by side; None leaves that to the hint.
         spinning: onnxruntime's idle threads wait in a loop: a little faster, and a core less for camera and others.

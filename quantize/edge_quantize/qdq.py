@@ -89,8 +89,9 @@ def prepare(model: Any) -> Any:
             _cast_first(model, graph, value.name)
     seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in seen:
-            node.name = f"{node.op_type}_{index}"
+        node.name = node.name or node.output[0]  # as recipes name it
+        if node.name in seen:
+            node.name = f"{node.name}_{index}"
         seen.add(node.name)
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model)
@@ -188,15 +189,23 @@ def check_float16_range(model: Any, frames: Sequence[Array], *, headroom: float 
             )
 
 
-def quantize(
-    model: Any, frames: Sequence[Array], *, method: Method = "minmax", keep_float: Collection[str] = ()
-) -> Any:
+def ranges(model: Any, frames: Sequence[Array], method: Method = "minmax") -> dict[str, float]:
+    """The largest magnitude, by :func:`amax`, of every activation that :func:`quantize` may want.
+
+    Args:
+        model: a prepared float ``onnx.ModelProto``.
+        frames: calibration tensors, in order.
+        method: how it is found.
+    """
+    return amax(model, list(_activations(_Graph(model), ())), frames, method)
+
+
+def quantize(model: Any, ranges: Mapping[str, float], *, keep_float: Collection[str] = ()) -> Any:
     """An int8 copy by the rules above.
 
     Args:
         model: a prepared float ``onnx.ModelProto``, one input.
-        frames: calibration tensors, in order.
-        method: how an activation's range is found.
+        ranges: from :func:`ranges` of the same model.
         keep_float: names of nodes whose inputs stay in float.
 
     Raises:
@@ -207,7 +216,6 @@ def quantize(
     model = _copy(model)
     graph = _Graph(model)
     wanted = _activations(graph, keep_float)
-    ranges = amax(model, list(wanted), frames, method)
     for tensor, readers in wanted.items():
         largest = ranges[tensor]
         if not (math.isfinite(largest) and largest > 0):

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from edge_quantize import qdq
+from edge_quantize.blocks import in_float, of_onnx
 from edge_sdk.device import board
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
     INFER_REMEDY,
@@ -26,15 +27,18 @@ from edge_sdk.target import (
     LoadOptions,
     SessionBase,
     Target,
+    check_options,
     check_recipe,
     check_session_tensors,
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets import tensorrt_build
 from edge_targets.cuda_memory import Cuda, CudaError, find_cuda
+from edge_targets.ranges import LastRanges, key_of
 from edge_targets.vendor import vendor_errors
 
 MODEL, BUILD = "model.onnx", "build.json"
+DEVICE = "GPU"
 _DTYPES = {"UINT8": "uint8", "FLOAT": "float32"}
 
 
@@ -50,6 +54,16 @@ def _import() -> Any:
     return tensorrt
 
 
+def _import_onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependency(
+            f"onnx cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
+        ) from error
+    return onnx
+
+
 class TensorRtSession(SessionBase):
     """One frame after another through one execution context on one stream.
 
@@ -59,7 +73,14 @@ class TensorRtSession(SessionBase):
         cached: whether the next start finds it in the cache.
     """
 
+    device = DEVICE
+
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
+        check_options("tensorrt", options, known=("devices", "progress", "workspace_bytes", "cuda_graph"))
+        if unknown := [device for device in options.devices if device != DEVICE]:
+            raise InputError(
+                f"tensorrt knows no device {unknown[0]!r}", remedy=f"use {DEVICE}, or leave it out"
+            )
         trt = _import()
         self._cuda = find_cuda()
         self.input, self.outputs = spec.input, spec.outputs
@@ -239,22 +260,22 @@ class TensorRt:
         check_recipe(
             self.name,
             recipe,
-            precisions=("fp32", "fp16", "int8"),
+            precisions=("fp32", "fp16", "int8", "int8-mixed"),
             methods=("minmax", "mse", "percentile", "entropy"),
             symmetric=(None, True),
+            keep_float=True,
         )
-        import onnx
-
+        onnx = _import_onnx()
         with vendor_errors(
             "tensorrt", CompileFailed, "conversion failed", "check the graph with onnx.checker"
         ):
-            graph = qdq.prepare(onnx.load(str(model.onnx)))
+            graph, kept = qdq.prepare(onnx.load(str(model.onnx))), list[str]()
             if recipe.precision == "fp16":
                 qdq.check_float16_range(graph, probes(model.spec))
                 graph = qdq.to_float16(graph)
             elif recipe.calibrated:
-                graph = qdq.quantize(graph, calibration, method=recipe.method)
-            if found := qdq.lint(graph):
+                graph, kept = _quantize(graph, model, recipe, calibration)
+            if found := qdq.lint(graph, keep_float=kept):
                 raise CompileFailed(
                     f"tensorrt: {found[0]}", remedy="report it with the network: this is our fault"
                 )
@@ -270,6 +291,21 @@ class TensorRt:
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> TensorRtSession:
         """Make a session; see :class:`edge_sdk.target.Target`."""
         return TensorRtSession(artifact, spec, options)
+
+
+_RANGES = LastRanges[dict[str, float]]()
+
+
+def _quantize(
+    graph: Any, model: FloatModel, recipe: Recipe, calibration: Sequence[Array]
+) -> tuple[Any, list[str]]:
+    key = key_of(model.onnx, calibration, recipe.method)
+    ranges = _RANGES.get(key)
+    if ranges is None:
+        ranges = qdq.ranges(graph, calibration, recipe.method)
+        _RANGES.put(key, ranges)
+    kept = [op.name for op in in_float(of_onnx(graph), recipe.keep_float)]
+    return qdq.quantize(graph, ranges, keep_float=kept), kept
 
 
 def probes(spec: ModelSpec) -> list[Array]:

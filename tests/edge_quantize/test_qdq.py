@@ -79,7 +79,7 @@ def prepared():
 
 @pytest.fixture(scope="module")
 def quantized(prepared, frames):
-    return qdq.quantize(prepared, frames)
+    return qdq.quantize(prepared, qdq.ranges(prepared, frames))
 
 
 def answer(model, frame):
@@ -150,7 +150,8 @@ def test_an_activation_near_float16s_end_is_named_though_float32_computes_it(pre
 
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 def test_pairs_stand_where_tensorrt_wants_them(activation, frames):
-    model = qdq.quantize(qdq.prepare(residual(activation)), frames)
+    prepared = qdq.prepare(residual(activation))
+    model = qdq.quantize(prepared, qdq.ranges(prepared, frames))
     assert qdq.lint(model) == []
     pairs = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     # The input of every weighted operator, both summands (each behind its activation), and the three weights.
@@ -163,7 +164,8 @@ def test_pairs_stand_where_tensorrt_wants_them(activation, frames):
 def test_a_convolutions_own_output_is_added_unquantized(frames):
     model = edited(residual("relu"), lambda m: m.graph.node.remove(nodes(m)["act2"]))
     nodes(model)["residual"].input[1] = "c2"
-    quantized = qdq.quantize(qdq.prepare(model), frames)
+    prepared = qdq.prepare(model)
+    quantized = qdq.quantize(prepared, qdq.ranges(prepared, frames))
     assert nodes(quantized)["residual"].input[:] == ["a1_dequantized", "c2"]
     assert qdq.lint(quantized) == []
 
@@ -185,7 +187,7 @@ def test_the_int8_network_computes_what_the_float_one_does(prepared, quantized, 
 
 
 def test_what_a_recipe_keeps_in_float_has_no_pair(prepared, frames):
-    model = qdq.quantize(prepared, frames, keep_float=("conv2", "residual"))
+    model = qdq.quantize(prepared, qdq.ranges(prepared, frames), keep_float=("conv2", "residual"))
     by_name = nodes(model)
     assert by_name["conv2"].input[:] == ["a1", "w2", "b2"]
     assert by_name["residual"].input[:] == ["a1", "a2"]
@@ -194,8 +196,9 @@ def test_what_a_recipe_keeps_in_float_has_no_pair(prepared, frames):
 
 
 def test_an_activation_that_is_always_zero_cannot_be_calibrated(prepared, frames):
+    nothing = qdq.ranges(prepared, [np.zeros_like(frames[0])])
     with pytest.raises(CompileFailed, match="always 0"):
-        qdq.quantize(prepared, [np.zeros_like(frames[0])])
+        qdq.quantize(prepared, nothing)
 
 
 def test_methods_clip_rare_values_and_minmax_does_not():
