@@ -1,9 +1,88 @@
-"""Verbs of this floor; none yet."""
+"""Verbs of this floor: ``check`` and ``install``."""
 
 from __future__ import annotations
 
-from edge_sdk.terminal import Verb
+import argparse
+import time
+from typing import Any
+
+from edge_sdk.bundle import Bundle
+from edge_sdk.engine_cache import FOLDER_VARIABLE, default_cache
+from edge_sdk.errors import LoadFailed
+from edge_sdk.model import load
+from edge_sdk.profile import read_profile
+from edge_sdk.schema import to_plain
+from edge_sdk.target import LoadOptions
+from edge_sdk.terminal import Verb, bundle_path, print_json, progress
+from edge_targets.check import check
 
 
 def register(verb: Verb) -> None:
     """Add the verbs."""
+    sub = verb("check", _check, "hold bundles for a Jetson against TensorRT's rules, without the board")
+    sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
+    sub.add_argument("--target", required=True, metavar="BOARD", help="profile, such as jetson-orin-nano")
+
+    sub = verb(
+        "install", _install, "build a bundle's engine on this device ahead of its first use, and prove it"
+    )
+    sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+
+
+def _check(args: argparse.Namespace) -> int:
+    profile = read_profile(args.target)
+    reports = {}
+    for name in args.bundle:
+        with progress() as stage:
+            reports[name] = check(Bundle.open(name), profile, progress=stage)
+    if args.json:
+        print_json(
+            [
+                {"bundle": name, "target": profile.name, "passed": r.passed, **to_plain(r)}
+                for name, r in reports.items()
+            ]
+        )
+    else:
+        for name, report in reports.items():
+            print(
+                f"{name}, {report.precision}, for {profile.name}: {'passed' if report.passed else 'FAILED'}"
+            )
+            for step in report.steps:
+                print(f"  {step.status:<8}{step.name:<14}{step.detail}")
+                for finding in step.findings:
+                    print(f"    {finding}")
+    return 0 if all(report.passed for report in reports.values()) else 1
+
+
+def _install(args: argparse.Namespace) -> int:
+    path = bundle_path(args.bundle)
+    target = Bundle.open(path).manifest.target
+    cache = default_cache()
+    if cache is None:
+        raise LoadFailed(
+            "the engine cache is switched off, or this user has no home folder: nothing can be installed",
+            remedy=f"set {FOLDER_VARIABLE} to a folder",
+        )
+    started = time.monotonic()
+    with progress() as stage:
+        # Only TensorRT tells how far it is, and other targets refuse to be asked.
+        told = stage if target == "tensorrt" else None
+        with load(path, options=LoadOptions(cache=cache, progress=told)) as model:
+            session: Any = model.session
+            built, cached = getattr(session, "built", None), getattr(session, "cached", None)
+            device = model.info.device
+    seconds = time.monotonic() - started
+    if cached is False:
+        raise LoadFailed(
+            f"the engine was built and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
+            remedy=f"make room there, or set {FOLDER_VARIABLE} to a folder of this user",
+        )
+    if args.json:
+        found = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
+        print_json({**found, "built": built, "cache": str(cache.folder)})
+        return 0
+    how = {True: "engine built", False: "engine found in the cache", None: f"loaded by {target}"}[built]
+    print(
+        f"{path}: {how} and proven on {device} by its golden vectors in {seconds:.1f} s; cache: {cache.folder}"
+    )
+    return 0

@@ -1,0 +1,97 @@
+"""Build every zoo model's bundles for Jetson boards from the float sources, gate them, and check them for TensorRT.
+
+    python -m edge_training.jetson --data ../shared/data --work runs/jetson
+
+They are not shipped: no board has run them yet. The gate runs the same ONNX in onnxruntime and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from edge_quantize.build import Reference, build, measure_reference
+from edge_sdk import zoo
+from edge_sdk.bundle import Bundle
+from edge_sdk.errors import EdgeError, GateFailed
+from edge_sdk.profile import read_profile
+from edge_sdk.target import FloatModel
+from edge_sdk.tasks import task_of
+from edge_targets.check import check
+from edge_training.data.unpack import unpack
+from edge_training.release import SETS, folder_of
+
+PROFILE = "jetson-orin-nano"
+RECIPES = ("fp16", "int8")
+
+
+def bundles(model: str, data: Path, work: Path, recipes: tuple[str, ...] = RECIPES) -> list[Path]:
+    """Build a model's bundles into ``work``; those that fail their gate are named and left out.
+
+    Args:
+        model: zoo name.
+        data: shared data folder.
+        work: folder for unpacked pictures and the bundles.
+        recipes: names or TOML files.
+    """
+    for name, settings in SETS[model]:
+        if not (work / folder_of(name, settings)).exists():
+            unpack(name, data, work / folder_of(name, settings), **settings)
+    calibration, evaluation = (work / folder_of(*chosen) for chosen in SETS[model])
+    spec, onnx = zoo.spec(model), zoo.float_source(model)
+    reference: Reference = measure_reference(FloatModel(spec, onnx), task_of(spec), evaluation)
+    made = []
+    for recipe in recipes:
+        path = work / f"{model}.tensorrt-{Path(recipe).stem}.edge"
+        try:
+            bundle = build(
+                onnx,
+                spec=spec,
+                engine="tensorrt",
+                recipe=recipe,
+                calibration=calibration,
+                evaluation=evaluation,
+                output=path,
+                reference=reference,
+            )
+        except GateFailed as error:
+            path.unlink(missing_ok=True)
+            print(f"{path.name}: {error.message}", file=sys.stderr)
+            continue
+        gate = bundle.manifest.gate
+        figures = ", ".join(f"{n} {m.reference:.4f} -> {m.compiled:.4f}" for n, m in gate.metrics.items())
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; gate, run by {gate.engine}: {figures}")
+        made.append(path)
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; exit codes as everywhere."""
+    parser = argparse.ArgumentParser(prog="edge_training.jetson", description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", help="zoo names (default: all)")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder for unpacked pictures and bundles")
+    parser.add_argument("--recipe", action="append", help="name or TOML file (default: fp16, int8)")
+    args = parser.parse_args(argv)
+    failed = False
+    try:
+        for model in args.models or zoo.NAMES:
+            made = bundles(model, args.data, args.work, tuple(args.recipe or RECIPES))
+            failed |= not made
+            for path in made:
+                report = check(Bundle.open(path), read_profile(PROFILE))
+                failed |= not report.passed
+                print(f"{path.name}: check {'passed' if report.passed else 'FAILED'}")
+                for step in report.steps:
+                    print(f"  {step.status:<8}{step.name:<14}{step.detail}")
+                    for finding in step.findings:
+                        print(f"    {finding}")
+    except EdgeError as error:
+        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
