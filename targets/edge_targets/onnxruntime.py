@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import in_float, of_onnx
+from edge_quantize.pixels import front, let_in
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -195,6 +196,14 @@ def _fingerprint() -> Mapping[str, str]:
 _RANGES = LastRanges[bytes]()
 
 
+def _of_pixels(scale: float) -> dict[str, Any]:
+    """Quantization in which the integers are the pixels."""
+    from onnxruntime.quantization import QuantType
+
+    zero = np.array(0, np.uint8)
+    return {"quant_type": QuantType.QUInt8, "scale": np.array(scale, np.float32), "zero_point": zero}
+
+
 def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> bytes:
     import onnx
     from onnxruntime.quantization import (
@@ -222,10 +231,13 @@ def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -
         for node in graph.graph.node:  # exclusion is by name
             node.name = node.name or node.output[0]
         onnx.save(graph, str(prepared))
+        entry = front(graph)
+        own_scale = {} if entry is None else {entry.scaled: [_of_pixels(entry.scale)]}
         if known := _RANGES.get(key):
             ranges.write_bytes(known)
 
         def quantize(keep_float: Sequence[str]) -> None:
+            stay = [op.name for op in in_float(of_onnx(graph), keep_float)]
             quantize_static(
                 str(prepared),
                 str(quantized),
@@ -234,8 +246,9 @@ def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=[op.name for op in in_float(of_onnx(graph), keep_float)],
+                nodes_to_exclude=[*(entry.nodes if entry else ()), *stay],
                 calibration_cache_path=str(ranges),
+                extra_options={"TensorQuantOverrides": own_scale},
             )
 
         if not known:
@@ -243,6 +256,9 @@ def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -
             _RANGES.put(key, ranges.read_bytes())
         if known or recipe.keep_float:
             quantize(recipe.keep_float)
+        made = onnx.load(str(quantized))
+        if entry is not None and let_in(made, entry):
+            onnx.save(made, str(quantized))
         return quantized.read_bytes()
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_quantize.blocks import in_float, of_onnx
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
@@ -231,8 +233,6 @@ def _compiled(
 
 
 def _blob(data: bytes) -> Array:
-    import numpy as np
-
     return np.frombuffer(data, np.uint8)
 
 
@@ -258,7 +258,7 @@ def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequ
             f"nncf cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
         ) from error
     items = [{model.spec.input.name: pixels} for pixels in calibration]
-    return nncf.quantize(
+    quantized = nncf.quantize(
         network,
         nncf.Dataset(items),
         preset=nncf.QuantizationPreset.MIXED,
@@ -266,6 +266,42 @@ def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequ
         # Not validated: a constant of an ignored operator is no node to NNCF.
         ignored_scope=nncf.IgnoredScope(names=_ignored(network, model, recipe), validate=False),
     )
+    _let_pixels_in(quantized)
+    return quantized
+
+
+def _let_pixels_in(network: Any) -> None:
+    """Give the pixels' own quantization the steps that they have, 0 to 255: the engine then leaves it out.
+
+    A range averaged over pictures clips the brightest pixels, too.
+    """
+    from openvino import opset13
+
+    node, scale = network.get_parameters()[0], 1.0
+    while True:
+        users = [entry.get_node() for entry in node.output(0).get_target_inputs()]
+        if len(users) != 1:
+            return
+        node = users[0]
+        kind = node.get_type_name()
+        if kind == "Multiply":
+            factors = [
+                v.get_node() for v in node.input_values() if v.get_node().get_type_name() == "Constant"
+            ]
+            values = factors[0].get_data().reshape(-1) if factors else np.zeros(0)
+            if len(values) != 1 or not values[0] > 0:
+                return
+            scale *= float(values[0])
+        elif kind == "FakeQuantize":
+            break
+        elif kind not in ("Convert", "Transpose"):
+            return
+    if node.get_attributes()["levels"] != 256:
+        return
+    for index, limit in ((1, 0.0), (2, 255.0), (3, 0.0), (4, 255.0)):
+        constant = opset13.constant(np.float32(limit * scale))
+        constant.set_friendly_name(node.input_value(index).get_node().get_friendly_name())
+        node.input(index).replace_source_output(constant.output(0))
 
 
 def _ignored(network: Any, model: FloatModel, recipe: Recipe) -> list[str]:

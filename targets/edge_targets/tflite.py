@@ -257,6 +257,7 @@ _RANGES = LastRanges[Any]()
 
 def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequence[Array]) -> bytes:
     try:
+        from ai_edge_litert.tools import flatbuffer_utils
         from ai_edge_quantizer import qtyping, quantizer, recipe
     except ImportError as error:
         raise MissingDependency(
@@ -277,6 +278,7 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
 
     key = key_of(source, calibration)
     ranges = _RANGES.get(key)
+    entry = _pixels_in(flatbuffer_utils.read_model(str(source)))
     if ranges is None:
         items = [{"args_0": pixels} for pixels in calibration]
         ranges = tool(()).calibrate({_SIGNATURE: items}, num_threads=2)
@@ -285,13 +287,91 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
         for name, low, high in _output_ranges(source, calibration):
             ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
             ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
+        if entry is not None:
+            name, scale = entry
+            ranges[name]["min"] = np.full_like(ranges[name]["min"], 0)
+            ranges[name]["max"] = np.full_like(ranges[name]["max"], 255 * scale)
         _RANGES.put(key, ranges)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / _MODEL
         # A copy: the tool may write into what it is given.
         result = tool(_scopes_in_float(model, source, chosen)).quantize(copy.deepcopy(ranges))
         result.export_model(str(out), overwrite=True)
+        network = flatbuffer_utils.read_model(str(out))
+        if entry is not None and _let_pixels_in(network, *entry):
+            flatbuffer_utils.write_model(network, str(out))
         return out.read_bytes()
+
+
+def _code(network: Any, operator: Any) -> str:
+    """What an operator does, as the schema calls it."""
+    from ai_edge_litert.tools.flatbuffer_utils import schema_fb
+
+    kinds = {v: k for k, v in vars(schema_fb.BuiltinOperator).items() if isinstance(v, int)}
+    return str(kinds[network.operatorCodes[operator.opcodeIndex].builtinCode])
+
+
+def _pixels_in(network: Any) -> tuple[str, float] | None:
+    """Name and scale of the float tensor that is the pixels, cast and scaled by one number; None without a cast."""
+    graph = network.subgraphs[0]
+
+    def only_user(index: int) -> Any:
+        users = [op for op in graph.operators if index in op.inputs]
+        return users[0] if len(users) == 1 else None
+
+    cast = only_user(graph.inputs[0])
+    if cast is None or _code(network, cast) != "CAST":
+        return None
+    found, scale = int(cast.outputs[0]), 1.0
+    product = only_user(found)
+    if product is not None and _code(network, product) == "MUL":
+        (other,) = (i for i in product.inputs if i != found)
+        data = network.buffers[graph.tensors[other].buffer].data
+        values = np.frombuffer(bytes(data if data is not None else b""), np.float32)
+        if len(values) == 1 and values[0] > 0:
+            found, scale = int(product.outputs[0]), float(values[0])
+    return graph.tensors[found].name.decode(), scale
+
+
+def _let_pixels_in(network: Any, name: str, scale: float) -> bool:
+    """Read int8 pixels straight from the uint8 ones: the zero points differ by 128, the scale is the same; in place.
+
+    Args:
+        network: quantized.
+        name: of the scaled pixels.
+        scale: of a pixel.
+
+    Returns:
+        Whether it was so; not if the scaled pixels stayed float for some operator.
+    """
+    from ai_edge_litert.tools.flatbuffer_utils import schema_fb
+
+    graph = network.subgraphs[0]
+    makers = {int(i): op for op in graph.operators for i in op.outputs}
+    quantizers = [op for op in graph.operators if _code(network, op) == "QUANTIZE"]
+    names = {t.name.decode(): i for i, t in enumerate(graph.tensors)}
+    # A product that became int8 itself has the name; one that stayed float, or a mere cast, is quantized after it.
+    ends = [names[n] for n in (name, f"{name}_quantized") if n in names]
+    ends = [i for i in ends if graph.tensors[i].type == schema_fb.TensorType.INT8]
+    if not ends or not quantizers:
+        return False
+    target, path, at = ends[0], list[Any](), ends[0]
+    while at != graph.inputs[0]:
+        path.append(makers[at])
+        before = [int(i) for i in makers[at].inputs if int(i) in makers or i == graph.inputs[0]]
+        if len(before) != 1:
+            return False
+        at = before[0]
+    inside = {int(i) for op in path for i in op.outputs} - {target}
+    if any(int(i) in inside for op in graph.operators if op not in path for i in op.inputs):
+        return False
+    pixels = graph.tensors[graph.inputs[0]]
+    pixels.quantization = copy.deepcopy(graph.tensors[target].quantization)
+    pixels.quantization.zeroPoint = np.array([0])
+    step = next(op for op in path if _code(network, op) == "QUANTIZE")
+    step.inputs, step.outputs = [graph.inputs[0]], [target]
+    graph.operators = [op for op in graph.operators if op is step or op not in path]
+    return True
 
 
 _ONNX_KINDS = {
@@ -326,12 +406,11 @@ def _scopes_in_float(model: FloatModel, source: Path, chosen: Recipe) -> list[st
     reference = of_onnx(model.onnx)
     in_float(reference, chosen.keep_float)  # refuses a name that the network does not have
     paths = [(op.weights, op.path) for op in reference if op.weights is not None]
-    kinds = {v: k for k, v in vars(flat.schema_fb.BuiltinOperator).items() if isinstance(v, int)}
     network = flat.read_model(str(source))
     graph = network.subgraphs[0]
     operators, scopes = [], {}
     for index, op in enumerate(graph.operators):
-        code = kinds[network.operatorCodes[op.opcodeIndex].builtinCode]
+        code = _code(network, op)
         buffers = [network.buffers[graph.tensors[i].buffer].data for i in op.inputs[1:2] if i >= 0]
         kernels = [np.frombuffer(bytes(b), np.float32) for b in buffers if b is not None and len(b) % 4 == 0]
         weighted = kernels and code in (

@@ -291,8 +291,9 @@ def test_what_a_recipe_keeps_in_float_is_computed_in_float(target, request):
             found = session.infer(pixels(3))
             quality[keep] = {n: snr_db(v, found[n]) for n, v in toys.engine(pixels(3)).items()}
     assert min(quality[everything].values()) > 90
-    assert all(quality[some][name] > quality[()][name] + 1 for name in ("box8", "cls16"))
-    assert all(abs(quality[some][name] - quality[()][name]) < 1 for name in ("box16", "cls32"))
+    # The pixels go in as they are, so that nothing is lost where the weights stay.
+    assert all(quality[some][name] > 100 > quality[()][name] for name in ("box8", "cls16"))
+    assert all(abs(quality[some][name] - quality[()][name]) < 3 for name in ("box16", "cls32"))
     if target.name != "tensorrt":  # its weights stay in float before their pairs
         assert size[()] < size[some] < size[everything]
 
