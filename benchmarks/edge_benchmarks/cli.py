@@ -1,14 +1,14 @@
-"""Verbs of this floor: ``bench``."""
+"""Verbs of this floor: ``bench`` and ``compare``."""
 
 from __future__ import annotations
 
 import argparse
-import re
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from edge_benchmarks import report, scenarios, text
+from edge_benchmarks import command, compare, page, report, scenarios, suite, text
 from edge_benchmarks.report import Failure, Run
+from edge_benchmarks.suite import Cell
 from edge_sdk.errors import InputError
 from edge_sdk.terminal import Verb, print_json, progress
 
@@ -17,13 +17,14 @@ def register(verb: Verb) -> None:
     """Add the verbs."""
     sub = verb("bench", _bench, "measure latency on this device, end to end and by stage")
     sub.add_argument("bundle", nargs="*", metavar="BUNDLE", help=".edge files or zoo names")
+    sub.add_argument("--suite", type=Path, metavar="FILE", help="a matrix of measurements, TOML")
     sub.add_argument("--scenario", default="single-stream", metavar="S", help=", ".join(scenarios.SCENARIOS))
     sub.add_argument("--duration", type=float, metavar="SEC", help="default: 10; sustained: 900")
     sub.add_argument("--fps", type=float, metavar="F", help="paced: the camera's rate (default: 30)")
     sub.add_argument(
         "--drop",
         choices=("latest", "none"),
-        help="paced: skip frames there is no time for (default), or queue",
+        help="paced: skip frames there is no time for (default), or queue them",
     )
     sub.add_argument(
         "--streams", type=int, metavar="N", help="multi-stream, offline: models at once (default: 2)"
@@ -36,49 +37,53 @@ def register(verb: Verb) -> None:
     sub.add_argument("--device", metavar="D", help="where the engine must run, such as GPU")
     sub.add_argument("--threads", type=int, metavar="N", help="of each engine")
     sub.add_argument("--frames", type=Path, metavar="DIR", help="your own pictures instead of the drawn ones")
-    sub.add_argument("--size", type=_size, metavar="WxH", help="scale the pictures to a camera's resolution")
+    sub.add_argument("--size", metavar="WxH", help="scale the pictures to a camera's resolution")
+    sub.add_argument("--repeat", type=int, default=1, metavar="N", help="measure in N fresh processes")
     sub.add_argument(
         "--governor-as-shipped", action="store_true", help="a moving clock is no reason against the run"
     )
     sub.add_argument("--energy", action="store_true", help="read what the machine draws, where it can say")
     sub.add_argument("--meter", type=Path, metavar="CSV", help="log of an external meter: time, watts")
     sub.add_argument(
-        "--idle", type=float, default=30.0, metavar="SEC", help="of idling before, for net energy"
+        "--idle",
+        type=float,
+        default=30.0,
+        metavar="SEC",
+        help="of idling before, for net energy (default: 30)",
     )
     sub.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
     sub.add_argument("--roofline", action="store_true", help="the engine's own peak too")
-    sub.add_argument(
-        "--data", type=Path, metavar="PATH", help="measure accuracy on these labelled pictures too"
-    )
+    sub.add_argument("--data", type=Path, metavar="PATH", help="measure accuracy on labelled pictures too")
     sub.add_argument(
         "-o", "--output", type=Path, metavar="RUN.json", help="write runs with every sample there"
     )
+    sub.add_argument("--html", type=Path, metavar="RUN.html", help="write one self-contained page there")
+    sub.add_argument("--markdown", type=Path, metavar="RUN.md", help="write a table for a repository there")
 
-
-def _size(value: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"expected WxH such as 1280x720, got {value!r}")
-    return int(found[1]), int(found[2])
+    sub = verb("compare", _compare, "hold one benchmark against another; 1 if it is a regression")
+    sub.add_argument("base", type=Path, metavar="BASE.json")
+    sub.add_argument("other", type=Path, metavar="RUN.json")
+    sub.add_argument(
+        "--fail-if",
+        action="append",
+        metavar="RULE",
+        help=f"what is a regression: {compare.GRAMMAR} "
+        f"(default: {' and '.join(compare.DEFAULT_RULES)}); may be given again".replace("%", "%%"),
+    )
+    sub.add_argument(
+        "--across", default="", metavar="FIELD,...", help="fields of the environment that may differ"
+    )
 
 
 def _bench(args: argparse.Namespace) -> int:
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise InputError(f"no folder for {args.output}", remedy="make it first: nothing was measured")
-    scenario = scenarios.described(
-        args.scenario,
-        duration_s=args.duration,
-        fps=args.fps,
-        drop=args.drop,
-        streams=args.streams,
-        processes=args.processes,
-        page_cache=args.page_cache,
-    )
+    for path in (args.output, args.html, args.markdown):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"no folder for {path}", remedy="make it first: nothing was measured")
     options = scenarios.Options(
         device=args.device,
         threads=args.threads,
         frames=args.frames,
-        size=args.size,
+        size=None if args.size is None else suite.size(args.size),
         as_shipped=args.governor_as_shipped,
         energy=args.energy,
         meter=args.meter,
@@ -88,26 +93,63 @@ def _bench(args: argparse.Namespace) -> int:
         data=args.data,
         engine_cache=not args.no_engine_cache,
     )
-    scenarios.check(scenario, options)
-    runs: list[Run] = []
-    failures: list[Failure] = []
-    code = 0
+    planned, missing, repeat = _plan(args, options)
+    if not 1 <= repeat <= 100:
+        raise InputError(f"--repeat must be 1 to 100, got {repeat}", remedy="5 is usual")
+
+    def keep(runs: Sequence[Run], failures: Sequence[Failure]) -> None:
+        if args.output is not None:
+            report.save(runs, args.output, failures)
+
     with progress() as stage:
-        for bundle in args.bundle:
-            said = partial(stage, f"bench {bundle}")
-            try:
-                run = scenarios.run(bundle, scenario=scenario, options=options, progress=said)
-            except KeyboardInterrupt:
-                code = 130
-                break
-            runs.append(run)
-            if run.incomplete is not None:
-                code = 130 if run.incomplete == scenarios.INTERRUPTED else 3
-                break
-    if args.output is not None:
-        report.save(runs, args.output, failures)
+        runs, failures, code = suite.run(planned, repeat=repeat, progress=stage, keep=keep, failures=missing)
+    keep(runs, failures)
+    if args.html is not None:
+        report.write_text(args.html, page.page(runs, failures, title=_title(args)))
+    if args.markdown is not None:
+        report.write_text(args.markdown, text.markdown(runs, failures))
     if args.json:
         print_json([run.to_dict() for run in runs])
     else:
         print(text.table(runs, failures))
     return code
+
+
+def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Cell], list[Failure], int]:
+    """What to measure, what of it cannot be, and how often."""
+    if args.suite is not None:
+        if args.bundle:
+            raise InputError("a suite names its own bundles", remedy="leave BUNDLE or --suite out")
+        asked = suite.read_suite(args.suite)
+        planned, missing = suite.cells(asked, args.suite.parent, options)
+        return planned, missing, args.repeat if args.repeat != 1 else asked.repeat
+    scenario = scenarios.described(
+        args.scenario,
+        duration_s=args.duration,
+        fps=args.fps,
+        drop=args.drop,
+        streams=args.streams,
+        processes=args.processes,
+        page_cache=args.page_cache,
+    )
+    scenarios.check(scenario, options)
+    bundles = args.bundle or [command.DEFAULT_MODEL]
+    return [Cell(bundle, scenario, options) for bundle in bundles], [], args.repeat
+
+
+def _title(args: argparse.Namespace) -> str:
+    return f"Benchmark: {args.suite.stem if args.suite is not None else ', '.join(args.bundle) or command.DEFAULT_MODEL}"
+
+
+def _compare(args: argparse.Namespace) -> int:
+    rules = [compare.parse_rule(rule) for rule in args.fail_if or compare.DEFAULT_RULES]
+    across = [name for name in args.across.split(",") if name]
+    found = compare.compare(report.read(args.base), report.read(args.other), rules=rules, across=across)
+    if args.json:
+        print_json(compare.to_dict(found))
+    else:
+        print(compare.table(found))
+    # A rule that somebody wrote down and that could not be judged has not been kept.
+    if args.fail_if and found.unjudged and not found.regressions:
+        raise InputError(f"cannot judge {found.unjudged[0]}", remedy="measure longer, or leave the rule out")
+    return 1 if found.regressions else 0

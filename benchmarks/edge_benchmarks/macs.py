@@ -128,6 +128,7 @@ def _onnx(data: bytes) -> int:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
+    settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         data + protobuf.message(_GRAPH, added), settings, providers=["CPUExecutionProvider"]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from edge_benchmarks.environment import Moment
 from edge_benchmarks.report import END_TO_END, MAX_CLOCK_CV, Failure, Run, Scenario, Stage
@@ -11,6 +12,27 @@ from edge_benchmarks.report import END_TO_END, MAX_CLOCK_CV, Failure, Run, Scena
 COLUMNS = 100
 PRINTED = ("p50", "p90", "p99", "p99.9")
 GOAL_HARNESS_US = 20.0
+
+
+class Kind(NamedTuple):
+    """What a run measured: runs of one kind repeat each other."""
+
+    name: str
+    target: str
+    precision: str
+    scenario: str
+    threads: int
+    size: str
+
+    def __str__(self) -> str:
+        """In a line."""
+        return f"{self.name} {self.target} {self.precision}, {self.scenario}, {self.threads} threads, {self.size}"
+
+
+def kind(run: Run) -> Kind:
+    """The kind of a run."""
+    e, f = run.environment, run.frames
+    return Kind(run.name, run.target, run.precision, scenario_text(run.scenario), e.threads, f.size)
 
 
 def table(runs: Sequence[Run], failures: Sequence[Failure] = ()) -> str:
@@ -26,15 +48,29 @@ def table(runs: Sequence[Run], failures: Sequence[Failure] = ()) -> str:
 
 def summary(runs: Sequence[Run]) -> list[str]:
     """A line a run: what to look at first when there are several."""
-    lines = [f"{'':<44}{'p50':>9}{'p99':>9}{'a second':>10}{'energy':>10}  verdict"]
+    lines = [f"{'':<50}{'p50':>9}{'p99':>9}{'a second':>10}{'energy':>10}  verdict"]
     for run in runs:
-        name = f"{run.title}, {scenario_text(run.scenario)}, {run.environment.threads} thr"
+        name = f"{run.title}, {scenario_text(run.scenario)}, {run.environment.threads}t"
         per_s = "n/a" if run.throughput is None else f"{run.throughput.per_s:.1f}"
         energy = "unknown" if run.energy.gross_mj is None else f"{run.energy.gross_mj:.1f} mJ"
         lines.append(
-            f"{name[:43]:<44}{_short(run, 'p50'):>9}{_short(run, 'p99'):>9}{per_s:>10}{energy:>10}  {run.verdict}"
+            f"{name[:49]:<50}{_short(run, 'p50'):>9}{_short(run, 'p99'):>9}{per_s:>10}{energy:>10}  {run.verdict}"
         )
+    for what in dict.fromkeys(kind(run) for run in runs):
+        lines += _repetitions([run for run in runs if kind(run) == what])
     return lines
+
+
+def _repetitions(runs: Sequence[Run]) -> list[str]:
+    """How much processes differ among themselves; nothing for a single one."""
+    medians = sorted(ms for run in runs if (ms := run.ms(END_TO_END, "p50")) is not None)
+    if len(medians) < 2:
+        return []
+    return _wrap(
+        f"{kind(runs[0])}: p50 {medians[(len(medians) - 1) // 2]:.2f} ms in the median one of {len(medians)} "
+        f"processes, {medians[0]:.2f} to {medians[-1]:.2f}",
+        0,
+    )
 
 
 def markdown(runs: Sequence[Run], failures: Sequence[Failure] = ()) -> str:

@@ -28,7 +28,9 @@ def test_the_table_fits_a_hundred_columns_of_plain_text(make_run):
     shown = text.table([run, make_run()], [report.Failure("x" * 80, "word " * 40, "do " * 40)])
     assert max(map(len, shown.splitlines())) <= 100
     assert shown.isascii()
-    assert shown.count("fer-yolo11n onnxruntime fp32") == 4  # two runs, and two lines of the summary
+    assert (
+        shown.count("fer-yolo11n onnxruntime fp32") == 5
+    )  # two runs, a line of the summary each, and one of both
 
 
 def test_everything_measured_is_said(make_run):

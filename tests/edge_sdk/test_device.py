@@ -187,3 +187,25 @@ def flags(now=None, since_boot=None, **counters):
 )
 def test_two_readings_tell_whether_it_throttled_between_them(before, after, answer):
     assert throttled_between(before, after) is answer
+
+
+def test_memory_that_is_free_and_swapping_are_counted(tmp_path):
+    write(
+        tmp_path,
+        {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    1000 kB\n", "proc/vmstat": "pswpin 12\n"},
+    )
+    assert device.available_mb(tmp_path).value == 1.024
+    assert device.swapped_in(tmp_path).value == 12
+    assert device.swapped_in(tmp_path / "nothing").value is None
+
+
+def test_a_jetsons_power_mode_has_the_name_of_its_configuration(jetson):
+    assert device.power_mode(jetson).value is None
+    write(
+        jetson,
+        {
+            "var/lib/nvpmodel/status": "pmode:0001\nfmode:quiet\n",
+            "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n",
+        },
+    )
+    assert device.power_mode(jetson).value == "1 25W"
