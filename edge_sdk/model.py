@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,23 @@ import numpy.typing as npt
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle, GateResult, GoldenCase
 from edge_sdk.engine_cache import default_cache
-from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
+from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError, MissingDependency
 from edge_sdk.image import Color, Image, check_boxes, check_image
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Classifications, Detections, Liveness
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import CPU, LoadOptions, Session, available_targets, find_target
+from edge_sdk.successor import Successor
+from edge_sdk.target import (
+    CPU,
+    Artifact,
+    LoadOptions,
+    Session,
+    Target,
+    available_targets,
+    find_target,
+    is_installed,
+    stand_in,
+)
 from edge_sdk.tasks import AnyTask, ClassificationTask, LivenessTask, task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
@@ -73,17 +85,49 @@ class Model(Generic[Result]):
         session: of the engine; the model closes it.
         task: that surrounds it.
         info: for people.
+        successor: of the session, which takes over between two frames once it is loaded.
     """
 
-    def __init__(self, session: Session, task: AnyTask, info: ModelInfo) -> None:
+    def __init__(
+        self, session: Session, task: AnyTask, info: ModelInfo, successor: Successor | None = None
+    ) -> None:
         self.session, self.task, self.info = session, task, info
         self._answerer = f"{info.target}-{info.precision}"
+        self._successor = successor
         self._closed = False
 
     @property
     def spec(self) -> ModelSpec:
         """The network's spec."""
         return self.task.spec
+
+    @property
+    def pending(self) -> str | None:
+        """Engine that is being built and will take over; None if there is none."""
+        return None if self._successor is None else self._successor.target
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait, at most so long, until no engine is pending; returns whether that is so."""
+        if self._successor is not None and self._successor.wait(timeout_s):
+            self._take_over(self._successor)
+        return self._successor is None
+
+    def _take_over(self, successor: Successor) -> None:
+        """Go on with the session that was waited for, or without it."""
+        self._successor = None
+        try:
+            session = successor.take()
+        except EdgeError as error:
+            note = f"{successor.target} could not take over: {error}"
+            warnings.warn(
+                f"{self.info.name} stays on {self.info.target}: {note}", RuntimeWarning, stacklevel=3
+            )
+            self.info = replace(self.info, notes=(*self.info.notes, note))
+            return
+        self.session.close()
+        self.session = session
+        self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
+        self._answerer = f"{self.info.target}-{self.info.precision}"
 
     def __call__(self, image: Image, *, boxes: npt.ArrayLike | None = None, color: Color = "rgb") -> Result:
         """Find the faces of a frame, or say what given faces show.
@@ -108,6 +152,8 @@ class Model(Generic[Result]):
             raise InputError(f"color must be 'rgb' or 'bgr', got {color!r}", remedy="name the order")
         if self._closed:
             raise InputError("the model is closed", remedy="load it again")
+        if self._successor is not None and self._successor.done:
+            self._take_over(self._successor)
         task = self.task
         if isinstance(task, ClassificationTask):
             return cast(Result, self._classify(task, image, boxes, color, start))
@@ -158,8 +204,11 @@ class Model(Generic[Result]):
         return Classifications(found.probs, found.names, times, self._answerer, self.session.device)
 
     def close(self) -> None:
-        """Free the engine; a second call does nothing."""
+        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache."""
         self._closed = True
+        if self._successor is not None:
+            self._successor.abandon()
+            self._successor = None
         self.session.close()
 
     def __enter__(self) -> Model[Result]:
@@ -177,6 +226,7 @@ def load(
     model: str | Path,
     *,
     target: str | None = None,
+    prefer: Sequence[str] = (),
     precision: str | None = None,
     threads: int | None = None,
     device: str | Sequence[str] | None = None,
@@ -194,6 +244,9 @@ def load(
     Args:
         model: zoo name, or path of an ``.edge`` file.
         target: engine that must run it.
+        prefer: engines that may run it, in this order, instead of one that must: ``("tensorrt", "onnxruntime")`` lets
+            onnxruntime answer from a bundle for TensorRT while this device builds the engine, or where there is none.
+            Every result says who answered; ``model.pending`` and ``model.wait()`` tell of the handover.
         precision: that its graph must have.
         threads: of the engine; None takes the number of cores, at most 4.
         device: where the engine must run, such as ``"GPU"``; several are tried in that order, and the results and
@@ -211,11 +264,16 @@ def load(
     """
     board = None if profile is None else read_profile(profile)
     settings = _settings(options or LoadOptions(), threads, device, board)
-    target = target or (board.engine if board else None)
+    if prefer and target is not None:
+        raise InputError(
+            "target says which engine must run it, prefer which ones may", remedy="give one of them"
+        )
+    if not prefer:
+        target = target or (board.engine if board else None)
     if names_a_file(model):
         bundle, chosen = Bundle.open(model), f"the file {model}"
     else:
-        bundle, chosen = _choose(str(model), target, precision)
+        bundle, chosen = _choose(str(model), target, precision, tuple(prefer))
     manifest = bundle.manifest
     for what, asked, is_ in (
         ("target", target, manifest.target),
@@ -227,30 +285,73 @@ def load(
                 remedy=f"leave {what} out, or name another bundle",
             )
     task = task_of(manifest.spec, confidence=confidence)
-    session = find_target(manifest.target).load(bundle.artifact, manifest.spec, options=settings)
-    try:
-        if verify:
-            for case in bundle.golden():
+    own = find_target(manifest.target)
+    now, later, why = _serving(own, bundle.artifact, manifest.spec, tuple(prefer), settings)
+    # The preferred engine's options mean nothing to the one that stands in for it.
+    mine = settings if now is own else LoadOptions(settings.threads, settings.cache)
+    cases = bundle.golden() if verify else ()
+
+    def proven(target: Target, options: LoadOptions, task: AnyTask) -> Session:
+        session = target.load(bundle.artifact, manifest.spec, options=options)
+        try:
+            for case in cases:
                 check_golden(session, task, case, manifest.golden.min_snr_db)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    session = proven(now, mine, task)
+    try:
         _, height, width, _ = manifest.spec.input.shape
         info = ModelInfo(
             name=manifest.spec.name,
             task=manifest.spec.task,
             labels=manifest.spec.labels,
             input_size=(width, height),
-            target=manifest.target,
+            target=manifest.target if now is own else now.name,
             precision=manifest.recipe.precision,
             gate=manifest.gate,
             licence=manifest.spec.licence,
             sha256=bundle.sha256,
             chosen=chosen,
             device=session.device,
-            notes=session.notes,
+            notes=(*session.notes, *why),
         )
-        return Model(session, task, info)
+        if later is None:
+            return Model(session, task, info)
+        # A task of its own: a task draws every frame on the same canvas.
+        successor = Successor(later.name, lambda: proven(later, settings, task_of(manifest.spec)))
+        return Model(session, task, info, successor)
     except BaseException:
         session.close()
         raise
+
+
+def _serving(
+    own: Target, artifact: Artifact, spec: ModelSpec, prefer: tuple[str, ...], options: LoadOptions
+) -> tuple[Target, Target | None, tuple[str, ...]]:
+    """The target that loads now, the one that takes over when it has built its engine, and what to say of it."""
+    if not prefer:
+        return own, None, ()
+    other = stand_in(own)
+    able = {t.name: t for t in (own, other) if t is not None}
+    wanted = [able[name] for name in prefer if name in able]
+    if not wanted:
+        raise InputError(
+            f"a bundle for {own.name} is run by {' or '.join(able)}, {' or '.join(prefer)} was preferred",
+            remedy="prefer one of these, or name another bundle",
+        )
+    if other is None or len(wanted) == 1:
+        return wanted[0], None, ()
+    if prefer.index(other.name) < prefer.index(own.name):
+        return other, None, ()
+    if not is_installed(own):
+        return other, None, (f"{own.name} is not installed here: {other.name} answers",)
+    starts_at_once = getattr(own, "starts_at_once", None)
+    if starts_at_once is None or starts_at_once(artifact, spec, options=options):
+        return own, None, ()
+    return other, own, (f"{own.name} builds its engine: {other.name} answers until then",)
 
 
 def _settings(
@@ -273,10 +374,15 @@ def names_a_file(model: str | Path) -> bool:
         return False
 
 
-def _choose(name: str, target: str | None, precision: str | None) -> tuple[Bundle, str]:
-    """The fastest fitting bundle of a zoo model, and why."""
+def _choose(
+    name: str, target: str | None, precision: str | None, prefer: tuple[str, ...] = ()
+) -> tuple[Bundle, str]:
+    """The fastest fitting bundle of a zoo model, of the first preferred engine that is here, and why."""
     shipped = zoo.bundles(name)
     fitting = [b for b in shipped if target in (None, b.target) and precision in (None, b.precision)]
+    if prefer:
+        fitting = sorted((b for b in fitting if b.target in prefer), key=lambda b: prefer.index(b.target))
+        target = " or ".join(prefer)
     if not fitting:
         have = ", ".join(f"{b.target} {b.precision}" for b in shipped) or "none"
         raise InputError(
@@ -285,6 +391,8 @@ def _choose(name: str, target: str | None, precision: str | None) -> tuple[Bundl
         )
     installed = available_targets()
     usable = [b for b in fitting if b.target in installed]
+    if prefer:
+        usable = [b for b in usable if b.target == usable[0].target]
     if not usable:
         engines = sorted({b.target for b in fitting})
         extras = " or ".join(f"pip install 'face-edge-sdk[{find_target(e).distribution}]'" for e in engines)

@@ -43,6 +43,11 @@ class Verb(Protocol):
 def engine_options(sub: argparse.ArgumentParser) -> None:
     """Add the options that choose a bundle and its engine."""
     sub.add_argument("--target", metavar="NAME", help="engine that must run it")
+    sub.add_argument(
+        "--prefer",
+        metavar="NAME,NAME",
+        help="engines that may run it, in this order, while or where others cannot",
+    )
     sub.add_argument("--precision", metavar="P", help="fp32 or int8")
     sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
     sub.add_argument(
@@ -61,6 +66,7 @@ def load_asked(args: argparse.Namespace, confidence: float | None = None) -> Mod
     return load(
         name,
         target=args.target,
+        prefer=() if args.prefer is None else args.prefer.split(","),
         precision=args.precision,
         threads=args.threads,
         device=args.device if whole else args.device.split(","),

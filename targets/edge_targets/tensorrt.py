@@ -189,8 +189,7 @@ def _engine(
     trt: Any, cuda: Cuda, log: Any, artifact: Artifact, spec: ModelSpec, options: LoadOptions
 ) -> tuple[Any, bool, bool]:
     """The engine as this device built it before, or built now; whether it was built, and whether it is in the cache."""
-    onnx = artifact.files[MODEL]
-    precision = str(json.loads(artifact.files[BUILD])["precision"])
+    onnx, precision = _network(artifact)
     facts = engine_facts(trt, cuda, onnx, precision, spec, options)
     runtime = trt.Runtime(log)
     plan = options.cache.get(facts) if options.cache else None
@@ -217,6 +216,11 @@ def _engine(
             remedy="end other programs that use the GPU's memory, or run 'edge-sdk doctor'",
         )
     return engine, True, kept
+
+
+def _network(artifact: Artifact) -> tuple[bytes, str]:
+    """The graph, and its precision."""
+    return artifact.files[MODEL], str(json.loads(artifact.files[BUILD])["precision"])
 
 
 def engine_facts(
@@ -291,6 +295,14 @@ class TensorRt:
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> TensorRtSession:
         """Make a session; see :class:`edge_sdk.target.Target`."""
         return TensorRtSession(artifact, spec, options)
+
+    def starts_at_once(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> bool:
+        """Whether a load finds its engine in the cache and builds nothing; False too where the load would fail."""
+        try:
+            facts = engine_facts(_import(), find_cuda(), *_network(artifact), spec, options)
+        except Exception:  # vendor exceptions share no base class; the load says what is wrong
+            return False
+        return options.cache is not None and options.cache.get(facts) is not None
 
 
 _RANGES = LastRanges[dict[str, float]]()

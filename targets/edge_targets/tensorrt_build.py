@@ -10,6 +10,7 @@ The same code builds with ``tensorrt`` 8.6, 10.x and 11.x and with ``tensorrt_rt
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -32,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 BUILD_TIMEOUT_S = 3600.0
 """The slowest board takes some minutes; after an hour a build hangs."""
 MIN_WORKSPACE, MAX_WORKSPACE = 64 * 2**20, 2 * 2**30
+_PR_SET_PDEATHSIG = 1
 _HALF_SAFE = ("fp16", "int8", "int8-mixed")
 _MEMORY_REMEDY = (
     "end other programs, add swap, or build ahead of time with nothing else running: edge-sdk install BUNDLE"
@@ -285,9 +287,11 @@ def main() -> int:
     def show(phase: str, done: int, total: int) -> None:
         tell(b"progress", json.dumps((phase, done, total)).encode())
 
-    # If memory runs out, the build is what the system shall end.
+    # If memory runs out, the build is what the system shall end; and nobody builds for a parent that is gone.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     head = sys.stdin.buffer.readline()
     onnx = sys.stdin.buffer.read()
     try:
