@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ FOLDER_VARIABLE = "EDGE_SDK_ENGINE_CACHE"
 LIMIT_BYTES = 512 * 1024 * 1024
 _KEY_BYTES = _MAC_BYTES = 32
 _SUFFIX = ".engine"
+_STALE_S = 3600
 
 
 class EngineCache:
@@ -110,6 +112,11 @@ class EngineCache:
         return key
 
     def _make_room(self, needed: int) -> None:
+        for path in self.folder.glob("*.partial"):
+            with contextlib.suppress(OSError):
+                # Of a process that ended while it wrote: nobody writes for so long.
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
         found = [(p, p.stat()) for p in self.folder.glob(f"*{_SUFFIX}")]
         total = sum(s.st_size for _, s in found) + needed + _MAC_BYTES
         for path, status in sorted(found, key=lambda item: item[1].st_mtime_ns):

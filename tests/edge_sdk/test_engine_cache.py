@@ -121,6 +121,17 @@ def test_a_full_disk_leaves_no_partial_file(cache, monkeypatch):
     assert sorted(p.name for p in cache.folder.iterdir() if p.name != "key") == [only_engine(cache).name]
 
 
+def test_what_an_ended_process_left_half_written_goes_and_what_is_being_written_stays(cache):
+    cache.put(FACTS, b"native code")
+    stale, fresh = (cache.folder / f"{name}.1.partial" for name in ("stale", "fresh"))
+    for path in (stale, fresh):
+        path.write_bytes(b"half")
+    os.utime(stale, (0, 0))
+    assert cache.put({"model": "new"}, b"native code")
+    assert not stale.exists()
+    assert fresh.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_no_cache(tmp_path):
     (tmp_path / "file").write_text("")
     cache = EngineCache(tmp_path / "file" / "engines")
