@@ -5,13 +5,14 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check test-pythons train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
+.PHONY: help demo test check test-pythons test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
 	@echo "make test          the test suite"
 	@echo "make check         formatting, lint, types, import contracts, oldest Python"
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
+	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
@@ -46,6 +47,14 @@ check: $(DEV)/done
 test-pythons:
 	@bash tests/pythons.sh
 
+OUTSIDE := .venv-outside
+
+test-outside-target:
+	@$(PYTHON) -m venv $(OUTSIDE)
+	@$(OUTSIDE)/bin/python $(PIP) install -e '.[opencv]' -e examples/ncnn-target onnx
+	@$(OUTSIDE)/bin/python $(PIP) install --no-deps pnnx
+	@$(OUTSIDE)/bin/edge-sdk conformance ncnn
+
 wheel: $(DEV)/done
 	@$(DEV)/bin/python -m build --outdir dist .
 
@@ -67,4 +76,4 @@ jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson
 
 clean:
-	rm -rf $(DEMO) $(DEV) dist demo-output
+	rm -rf $(DEMO) $(DEV) $(OUTSIDE) dist demo-output

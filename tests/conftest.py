@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import sys
 import types
@@ -78,8 +77,7 @@ def toy_onnx(tmp_path_factory):
 @pytest.fixture(scope="session")
 def toy_tflite(toy_onnx):
     """The toy as a float TFLite file, beside the ONNX file."""
-    if importlib.util.find_spec("litert_torch") is None:
-        pytest.skip("the float TFLite is made through litert-torch, which is not installed")
+    pytest.importorskip("ai_edge_litert", reason="the package whose schema writes TFLite is not installed")
     return toys.write_tflite(toy_onnx.with_suffix(".tflite"))
 
 

@@ -11,29 +11,36 @@ from pathlib import Path
 import numpy as np
 
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
-from edge_sdk.spec import DetectionDecode, FaceCrop, Gate, ModelSpec, Preprocessing, Recipe
+from edge_sdk.spec import FaceCrop, Gate, ModelSpec, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SessionBase
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.testing import FakeSession
-
-SIDE, STRIDES, BINS = 64, (8, 16, 32), 4
-LABELS = ("red", "green")
-
-SPEC = ModelSpec(
-    name="toy",
-    task="detection",
-    labels=LABELS,
-    input=TensorSpec("pixels", (1, SIDE, SIDE, 3), "uint8", "NHWC"),
-    outputs=tuple(
-        TensorSpec(f"{kind}{s}", (1, SIDE // s, SIDE // s, channels), "float32", "NHWC")
-        for s in STRIDES
-        for kind, channels in (("box", 4 * BINS), ("cls", len(LABELS)))
-    ),
-    preprocessing=Preprocessing(kind="letterbox", pad=0, max_scale=2.0),
-    decode=DetectionDecode(strides=STRIDES, bins=BINS, confidence=0.5, iou=0.1, max_faces=10),
-    licence="Apache-2.0",
-    provenance=("made in a test",),
+from edge_targets.conformance_network import (
+    BINS,
+    LABELS,
+    SIDE,
+    SPEC,
+    STRIDES,
+    picture,
+    weights,
+    write_onnx,
+    write_tflite,
 )
+from edge_targets.conformance_network import compute as engine
+
+__all__ = [
+    "BINS",
+    "LABELS",
+    "SIDE",
+    "SPEC",
+    "STRIDES",
+    "engine",
+    "picture",
+    "weights",
+    "write_onnx",
+    "write_tflite",
+]
+
 CROP = 16
 CLASSIFIER = ModelSpec(
     name="toy-classifier",
@@ -47,55 +54,6 @@ CLASSIFIER = ModelSpec(
 )
 FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"map50": 0.01, "uar": 0.01}))
 INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05, "uar": 0.05}))
-
-
-def weights(stride: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Kernels (out, 3, stride, stride) and biases of the two maps of one level."""
-    rng = np.random.default_rng(stride)
-    cls = np.zeros((len(LABELS), 3, stride, stride), np.float32)
-    for label, (plus, minus) in enumerate(((0, 1), (1, 0))):
-        cls[label, plus] = 14 / stride**2
-        cls[label, minus] = -6 / stride**2
-    box = rng.normal(0, 0.05 / stride**2, (4 * BINS, 3, stride, stride)).astype(np.float32)
-    sides = np.tile(np.array([-2, 2, 2, -2], np.float32), 4)  # half on 1, half on 2: 1.5 strides
-    return {"box": (box, sides), "cls": (cls, np.full(len(LABELS), -7, np.float32))}
-
-
-def write_onnx(path: Path) -> Path:
-    """The toy as opset-17 ONNX."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = [
-        helper.make_node("Transpose", ["pixels"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["nchw"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["floats", "scale"], ["unit"]),
-    ]
-    constants = [numpy_helper.from_array(np.array(1 / 255, np.float32), "scale")]
-    for stride in STRIDES:
-        for kind, (kernel, bias) in weights(stride).items():
-            name = f"{kind}{stride}"
-            constants += [
-                numpy_helper.from_array(kernel, f"w_{name}"),
-                numpy_helper.from_array(bias, f"b_{name}"),
-            ]
-            nodes += [
-                helper.make_node(
-                    "Conv", ["unit", f"w_{name}", f"b_{name}"], [f"m_{name}"], strides=[stride] * 2
-                ),
-                helper.make_node("Transpose", [f"m_{name}"], [name], perm=[0, 2, 3, 1]),
-            ]
-    graph = helper.make_graph(
-        nodes,
-        "toy",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, SPEC.input.shape)],
-        [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in SPEC.outputs],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
-    return path
 
 
 def write_classifier_onnx(path: Path) -> Path:
@@ -150,45 +108,6 @@ def write_crops(folder: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def write_tflite(path: Path) -> Path:
-    """The toy as float TFLite, through torch."""
-    import warnings
-
-    import torch
-
-    class Toy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.maps = torch.nn.ModuleList()
-            for stride in STRIDES:
-                for kernel, bias in weights(stride).values():
-                    conv = torch.nn.Conv2d(3, len(kernel), stride, stride)
-                    conv.weight.data, conv.bias.data = torch.from_numpy(kernel), torch.from_numpy(bias)
-                    self.maps.append(conv)
-
-        def forward(self, pixels):
-            x = pixels.permute(0, 3, 1, 2).float() * (1 / 255)
-            return tuple(conv(x).permute(0, 2, 3, 1) for conv in self.maps)
-
-    example = torch.zeros(SPEC.input.shape, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converter and what it imports warn about their own insides
-        import litert_torch
-
-        litert_torch.convert(Toy().eval(), (example,)).export(str(path))
-    return path
-
-
-def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A dark (64, 64, 3) picture with one bright square; its box (1, 4) in pixels and class (1,)."""
-    image = rng.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
-    label = int(rng.integers(2))
-    x, y = (int(v) * 8 for v in rng.integers(0, 6, 2))
-    image[y : y + 24, x : x + 24] = 20
-    image[y : y + 24, x : x + 24, label] = rng.integers(200, 256)
-    return image, np.array([[x, y, x + 24, y + 24]], np.float64), np.array([label])
-
-
 def write_pictures(folder: Path, count: int, seed: int, *, labelled: bool = True) -> Path:
     """Pictures in YOLO layout, or a flat folder of them."""
     from edge_sdk.image import write_image
@@ -213,18 +132,6 @@ def frame() -> np.ndarray:
     image = np.full((SIDE, SIDE, 3), 10, np.uint8)
     image[24:40, 16:32] = (240, 20, 20)
     return image
-
-
-def engine(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """What the toy computes, in numpy."""
-    unit = pixels[0].astype(np.float32) / 255
-    answer = {}
-    for stride in STRIDES:
-        cells = SIDE // stride
-        patches = unit.reshape(cells, stride, cells, stride, 3).transpose(0, 2, 4, 1, 3)
-        for kind, (kernel, bias) in weights(stride).items():
-            answer[f"{kind}{stride}"] = (np.einsum("abcij,ocij->abo", patches, kernel) + bias)[None]
-    return answer
 
 
 class FakeTarget:

@@ -1,4 +1,4 @@
-"""Verbs of this floor: ``check`` and ``install``."""
+"""Verbs of this floor: ``check``, ``install`` and ``conformance``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine_cache import FOLDER_VARIABLE, default_cache
-from edge_sdk.errors import LoadFailed
+from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.model import load
 from edge_sdk.profile import read_profile
 from edge_sdk.schema import to_plain
@@ -27,6 +27,15 @@ def register(verb: Verb) -> None:
         "install", _install, "build a bundle's engine on this device ahead of its first use, and prove it"
     )
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+
+    sub = verb("conformance", _conformance, "run the contract suite on a target, one's own or ours")
+    sub.add_argument("target", metavar="NAME", help="of the target: ours, or an entry point's")
+    sub.add_argument(
+        "--precision",
+        action="append",
+        metavar="P",
+        help="examine this one only (may be repeated; default: all that the target makes)",
+    )
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -86,3 +95,28 @@ def _install(args: argparse.Namespace) -> int:
         f"{path}: {how} and proven on {device} by its golden vectors in {seconds:.1f} s; cache: {cache.folder}"
     )
     return 0
+
+
+def _conformance(args: argparse.Namespace) -> int:
+    from edge_targets import conformance
+
+    known = conformance.PRECISIONS
+    asked: Any = tuple(args.precision or known)
+    if unknown := [p for p in asked if p not in known]:
+        raise InputError(f"no precision {unknown[0]!r}", remedy=f"use one of {', '.join(known)}")
+    with progress() as stage:
+        outcomes = conformance.examine(args.target, asked, progress=stage)
+    failed = [o for o in outcomes if o.passed is False]
+    ran = [o for o in outcomes if o.passed is not None]
+    conforms = bool(ran) and not failed
+    if args.json:
+        print_json({"target": args.target, "conforms": conforms, "outcomes": [to_plain(o) for o in outcomes]})
+        return 0 if conforms else 1
+    words = {True: "pass", False: "FAIL", None: "not made"}
+    for outcome in outcomes:
+        print(f"{outcome.precision:<12}{words[outcome.passed]:<10}{outcome.check.replace('_', ' ')}")
+        if outcome.problem:
+            print(f"{'':<22}{outcome.problem}")
+    verdict = "conforms" if conforms else "does not conform"
+    print(f"{args.target} {verdict}: {len(ran) - len(failed)} of {len(ran)} checks passed")
+    return 0 if conforms else 1

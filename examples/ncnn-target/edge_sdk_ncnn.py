@@ -1,0 +1,113 @@
+"""Target ``ncnn``, for float networks: what a package outside face-edge-sdk has to write to add an engine.
+
+pip install -e examples/ncnn-target && pip install --no-deps pnnx
+edge-sdk conformance ncnn
+edge-sdk build fer-yolo11n --target ncnn --recipe fp32 --evaluation val/ -o fer.ncnn.edge
+"""
+
+import importlib.util
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from edge_sdk import errors
+from edge_sdk.target import (
+    INFER_REMEDY,
+    Artifact,
+    SessionBase,
+    Target,
+    check_options,
+    check_recipe,
+    check_session_tensors,
+)
+from edge_targets.threads import thread_count
+from edge_targets.vendor import vendor_errors
+
+PARAM, BIN = "model.param", "model.bin"
+
+
+class NcnnSession(SessionBase):
+    """One frame after another through an ``ncnn.Net``; see ``edge_sdk.target.Session``."""
+
+    def __init__(self, artifact, spec, options):
+        check_options("ncnn", options, known=())
+        try:
+            import ncnn
+        except ImportError as error:
+            raise errors.MissingDependency(f"no ncnn: {error}", remedy="pip install ncnn") from error
+        self.input, self.outputs, self.ncnn, self.engine = spec.input, spec.outputs, ncnn, ncnn.Net()
+        self.engine.opt.num_threads = thread_count(options)
+        for halving in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(self.engine.opt, f"use_{halving}", False)  # float is what was gated
+        with (
+            vendor_errors("ncnn", errors.LoadFailed, "the artifact was refused", "build the bundle again"),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            for name in (PARAM, BIN):
+                (Path(folder) / name).write_bytes(artifact.files[name])
+            # Its reader goes on where a file ends early: the sizes are ours to compare.
+            shapes, size = artifact.files[PARAM].decode().split("\n#", 1)
+            if int(size) != len(artifact.files[BIN]):
+                raise ValueError(f"{BIN} has {len(artifact.files[BIN])} bytes, {int(size)} are expected")
+            if self.engine.load_param_mem(shapes) or self.engine.load_model(str(Path(folder) / BIN)):
+                raise ValueError("ncnn cannot read it")
+            outputs = self._run(np.zeros(spec.input.shape, np.uint8))
+        found = {name: (values.shape, values.dtype.name) for name, values in outputs.items()}
+        check_session_tensors(spec, "ncnn", {**found, spec.input.name: (spec.input.shape, spec.input.dtype)})
+
+    def _run(self, pixels):
+        extractor, floats = self.engine.create_extractor(), pixels[0].astype(np.float32)
+        extractor.input("in0", self.ncnn.Mat(floats))  # which reads the array and does not keep it alive
+        return {t.name: np.array(extractor.extract(f"out{i}")[1])[None] for i, t in enumerate(self.outputs)}
+
+    def infer(self, pixels):
+        """Run one frame."""
+        try:
+            self.input.check(pixels)  # ncnn itself takes any shape and answers with nonsense
+            return self._run(pixels)
+        except Exception as error:
+            raise errors.InferFailed(f"ncnn: inference failed: {error}", remedy=INFER_REMEDY) from error
+
+    def close(self):
+        """Free the engine."""
+        self.engine = None
+
+
+class Ncnn:
+    """See ``edge_sdk.target.Target``."""
+
+    name = "ncnn"
+    distribution = "ncnn"
+    modules = ("ncnn",)
+
+    def compile(self, model, *, recipe, calibration):
+        """Convert the ONNX graph."""
+        check_recipe("ncnn", recipe, precisions=("fp32",))
+        found = importlib.util.find_spec("pnnx")
+        if found is None:
+            raise errors.MissingDependency("no pnnx", remedy="pip install --no-deps pnnx")
+        shape = ",".join(map(str, model.spec.input.shape))
+        with (
+            vendor_errors("ncnn", errors.CompileFailed, "pnnx failed", "check the graph with onnx.checker"),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            source = Path(folder) / "model.onnx"
+            source.write_bytes(model.onnx.read_bytes())
+            pnnx = Path(found.submodule_search_locations[0]) / "pnnx"
+            command = [str(pnnx), str(source), f"inputshape=[{shape}]u8", "fp16=0"]
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+            # ncnn computes in float only: the cast from uint8 is done when pixels come in, and here it is nothing.
+            param = source.with_suffix(".ncnn.param").read_text().replace("\nTensor.to ", "\nNoop ")
+            data = source.with_suffix(".ncnn.bin").read_bytes()
+        files = {PARAM: f"{param}\n#{len(data)}".encode(), BIN: data}
+        return Artifact(files, tuple(t.name for t in model.spec.outputs), {"ncnn": version("ncnn")})
+
+    def load(self, artifact, spec, *, options):
+        """Make a session."""
+        return NcnnSession(artifact, spec, options)
+
+
+TARGET: Target = Ncnn()

@@ -1,0 +1,483 @@
+"""What the runtime relies on in a target, as checks that anybody can run: ours pass them, and so must an outsider's.
+
+    edge-sdk conformance NAME
+
+or, in a test, for each check of ``CHECKS``: ``check(kit)``. The network they run is in
+:mod:`edge_targets.conformance_network`; the host tools of the target and the package ``onnx`` must be installed.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_sdk.errors import (
+    EdgeError,
+    InferFailed,
+    InputError,
+    LoadFailed,
+    MissingDependency,
+    UnsupportedRecipe,
+)
+from edge_sdk.model import snr_db
+from edge_sdk.schema import to_plain
+from edge_sdk.spec import Precision
+from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, Target, find_target
+from edge_sdk.tasks import DetectionTask
+from edge_sdk.tensors import Array, Tensors, TensorSpec
+from edge_sdk.terminal import stdout_is_ours
+from edge_targets import conformance_network as network
+from edge_targets.isolated import run_python
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-wonly")
+MIN_SNR_DB: dict[Precision, float] = {"fp32": 90.0, "fp16": 40.0}
+"""How close to the network computed in numpy an answer must be; 20 dB for int8."""
+INT8_MIN_SNR_DB = 20.0
+
+
+class NotConforming(Exception):
+    """A target does not do what the runtime relies on; the text says what was expected and what it did."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """A target, and the network compiled by it in one precision.
+
+    Attributes:
+        target: under examination.
+        precision: of the artifact.
+        model: the float network.
+        artifact: what the target made of it.
+    """
+
+    target: Target
+    precision: Precision
+    model: FloatModel
+    artifact: Artifact
+
+    @classmethod
+    def build(cls, target: Target, precision: Precision, folder: Path) -> Kit:
+        """Compile the network.
+
+        Args:
+            target: to examine.
+            precision: to compile in.
+            folder: for the float files.
+
+        Raises:
+            UnsupportedRecipe: the target does not make this precision.
+            MissingDependency: a tool is not installed.
+            CompileFailed: the target's tools refused the network.
+        """
+        if importlib.util.find_spec("onnx") is None:
+            raise MissingDependency("onnx cannot be imported", remedy="pip install 'face-edge-sdk[host]'")
+        onnx = network.write_onnx(folder / "conformance.onnx")
+        tflite = None
+        if importlib.util.find_spec("ai_edge_litert") is not None:
+            tflite = network.write_tflite(folder / "conformance.tflite")
+        model = FloatModel(network.SPEC, onnx, tflite)
+        return cls(target, precision, model, _compile(target, precision, model))
+
+    @property
+    def min_snr_db(self) -> float:
+        """How close an answer must be."""
+        return MIN_SNR_DB.get(self.precision, INT8_MIN_SNR_DB)
+
+    @contextmanager
+    def session(self, threads: int = 1) -> Iterator[Session]:
+        """A session of the artifact, closed at the end."""
+        session = self.load(self.artifact, LoadOptions(threads=threads))
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def load(self, artifact: Artifact, options: LoadOptions | None = None) -> Session:
+        """A session of any artifact."""
+        return self.target.load(artifact, network.SPEC, options=options or LoadOptions(threads=1))
+
+    def expect_right(self, outputs: Tensors, pixels: Array, what: str) -> None:
+        """Raise NotConforming unless these are the network's answers to the pixels."""
+        for name, expected in network.compute(pixels).items():
+            ratio = snr_db(expected, outputs[name])
+            if not ratio > self.min_snr_db:
+                raise NotConforming(
+                    f"{what}: output {name!r} is {ratio:.1f} dB from what the network computes, "
+                    f"at least {self.min_snr_db:g} dB was expected"
+                )
+
+
+def _compile(target: Target, precision: Precision, model: FloatModel) -> Artifact:
+    recipe = network.recipe(precision)
+    calibration = [network.pixels(seed) for seed in range(recipe.calibration_items)]
+    return target.compile(model, recipe=recipe, calibration=calibration)
+
+
+Check = Callable[[Kit], None]
+CHECKS: list[Check] = []
+
+
+def _check(function: Check) -> Check:
+    CHECKS.append(function)
+    return function
+
+
+@_check
+def outputs_have_the_specs_names_shapes_and_types(kit: Kit) -> None:
+    """``infer`` answers with exactly the spec's tensors."""
+    with kit.session() as session:
+        outputs = session.infer(network.pixels())
+        _expect(set(outputs) == {t.name for t in network.SPEC.outputs}, f"outputs are {sorted(outputs)}")
+        for spec in network.SPEC.outputs:
+            try:
+                spec.check(outputs[spec.name])
+            except InputError as error:
+                raise NotConforming(error.message) from error
+
+
+@_check
+def it_computes_what_the_network_says(kit: Kit) -> None:
+    """Against numpy, on three pictures."""
+    with kit.session() as session:
+        for seed in range(3):
+            kit.expect_right(session.infer(network.pixels(seed)), network.pixels(seed), f"picture {seed}")
+
+
+@_check
+def it_finds_the_square(kit: Kit) -> None:
+    """From a picture to a box: preprocessing, engine, postprocessing."""
+    image, boxes, classes = network.picture(np.random.default_rng(4))
+    task = DetectionTask(network.SPEC)
+    canvas, transform = task.preprocess(image)
+    with kit.session() as session:
+        found = task.postprocess(session.infer(canvas), transform)
+    _expect(len(found) >= 1, "no square was found")
+    _expect(bool(found.class_ids[0] == classes[0]), f"the square is called {found.labels[0]}")
+    centre = (found.boxes[0, :2] + found.boxes[0, 2:]) / 2
+    inside = (boxes[0, :2] <= centre).all() and (centre <= boxes[0, 2:]).all()
+    _expect(bool(inside), f"the square {boxes[0]} was found at {found.boxes[0]}")
+
+
+@_check
+def the_same_frame_gives_the_same_answer(kit: Kit) -> None:
+    """Bit for bit, five times."""
+    with kit.session() as session:
+        first = _copied(session.infer(network.pixels()))
+        for _ in range(4):
+            _expect_equal(first, session.infer(network.pixels()), "the same frame gave another answer")
+
+
+@_check
+def answers_hold_until_the_next_frame_and_holding_them_hinders_nothing(kit: Kit) -> None:
+    """The caller may keep the arrays while it asks again."""
+    with kit.session() as session:
+        held = session.infer(network.pixels(0))
+        before = _copied(held)
+        _expect_equal(before, held, "an answer changed by itself")
+        kit.expect_right(session.infer(network.pixels(1)), network.pixels(1), "with an answer held")
+
+
+@_check
+def a_reused_canvas_is_read_anew(kit: Kit) -> None:
+    """Preprocessing draws every frame on the same array."""
+    canvas = network.pixels(0).copy()
+    with kit.session() as session:
+        session.infer(canvas)
+        canvas[...] = network.pixels(1)
+        kit.expect_right(session.infer(canvas), canvas, "a canvas drawn anew")
+
+
+@_check
+def a_read_only_frame_is_no_problem(kit: Kit) -> None:
+    """Frames of cameras often are."""
+    frozen = network.pixels(2).copy()
+    frozen.setflags(write=False)
+    with kit.session() as session:
+        kit.expect_right(session.infer(frozen), frozen, "a read-only frame")
+
+
+@_check
+def a_read_only_view_of_a_reused_canvas_is_read_anew(kit: Kit) -> None:
+    """What a camera's mapped buffer looks like."""
+    canvas = network.pixels(0).copy()
+    view = canvas.view()
+    view.setflags(write=False)
+    with kit.session() as session:
+        session.infer(view)
+        canvas[...] = network.pixels(1)
+        kit.expect_right(session.infer(view), network.pixels(1), "a read-only view of a canvas drawn anew")
+
+
+@_check
+def pixels_of_another_shape_or_type_are_an_error_and_the_session_goes_on(kit: Kit) -> None:
+    """InferFailed with a remedy, never a wrong answer."""
+    with kit.session() as session:
+        for wrong in (np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 64, 64, 3), np.float32)):
+            with _raises(InferFailed, f"pixels {wrong.dtype} {wrong.shape}"):
+                session.infer(wrong)
+            kit.expect_right(session.infer(network.pixels()), network.pixels(), "after wrong pixels")
+
+
+@_check
+def two_sessions_do_not_share_their_answers(kit: Kit) -> None:
+    """Two models of one process."""
+    with kit.session() as session, kit.session() as other:
+        held = session.infer(network.pixels(0))
+        before = _copied(held)
+        other.infer(network.pixels(1))
+        _expect_equal(before, held, "another session wrote into this one's answer")
+
+
+@_check
+def more_threads_give_the_same_faces(kit: Kit) -> None:
+    """To a thousandth of a logit."""
+    with kit.session(1) as session, kit.session(2) as other:
+        one, two = session.infer(network.pixels()), other.infer(network.pixels())
+        for name, values in one.items():
+            _expect(np.allclose(values, two[name], atol=1e-3), f"output {name!r} differs with two threads")
+
+
+@_check
+def closing_twice_is_fine_and_inferring_afterwards_is_an_error(kit: Kit) -> None:
+    """InferFailed, chained from what went wrong."""
+    session = kit.load(kit.artifact)
+    session.close()
+    session.close()
+    with _raises(InferFailed, "inferring on a closed session"):
+        session.infer(network.pixels())
+
+
+@_check
+def it_says_where_it_runs(kit: Kit) -> None:
+    """``device`` and ``notes`` are in every result and in ``info``."""
+    with kit.session() as session:
+        _expect(isinstance(session.device, str) and bool(session.device), f"device is {session.device!r}")
+        _expect(all(isinstance(note, str) for note in session.notes), f"notes are {session.notes!r}")
+
+
+@_check
+def a_device_that_does_not_exist_is_refused(kit: Kit) -> None:
+    """Nothing falls back silently."""
+    with _raises((InputError, LoadFailed), "the device 'no such device'"):
+        kit.load(kit.artifact, LoadOptions(threads=1, devices=("no such device",))).close()
+
+
+@_check
+def a_damaged_artifact_is_refused(kit: Kit) -> None:
+    """Empty, no model at all, and cut in half: LoadFailed that names the target."""
+    for damage in (lambda d: b"", lambda d: b"no model", lambda d: d[: len(d) // 2]):
+        files = {name: damage(data) for name, data in kit.artifact.files.items()}
+        with _raises(LoadFailed, "a damaged artifact", naming=kit.target.name):
+            kit.load(Artifact(files, kit.artifact.outputs)).close()
+
+
+@_check
+def an_artifact_without_its_file_is_refused(kit: Kit) -> None:
+    """LoadFailed that names the target."""
+    with _raises(LoadFailed, "an artifact without its file", naming=kit.target.name):
+        kit.load(Artifact({"other": b""}, kit.artifact.outputs)).close()
+
+
+@_check
+def an_artifact_of_another_network_is_refused_by_tensor(kit: Kit) -> None:
+    """LoadFailed that names the tensor; see ``edge_sdk.target.check_session_tensors``."""
+    spec = dataclasses.replace(network.SPEC)
+    renamed = (
+        TensorSpec(t.name, (1, 9, 9, 2), t.dtype, t.layout) if t.name == "cls8" else t for t in spec.outputs
+    )
+    object.__setattr__(spec, "outputs", tuple(renamed))  # a spec that its own checks would refuse
+    with _raises(LoadFailed, "an artifact of another network", naming="cls8"):
+        kit.target.load(kit.artifact, spec, options=LoadOptions(threads=1)).close()
+
+
+@_check
+def compiling_twice_gives_the_same_bytes(kit: Kit) -> None:
+    """Bundles are named by their hash."""
+    again = _compile(kit.target, kit.precision, kit.model)
+    _expect(again == kit.artifact, "the second compilation made other bytes")
+
+
+@_check
+def a_recipe_that_it_cannot_follow_is_refused_by_name(kit: Kit) -> None:
+    """UnsupportedRecipe; see ``edge_sdk.target.check_recipe``."""
+    odd: Any = "int4"
+    recipe = dataclasses.replace(network.recipe("fp32"), name="odd", precision=odd)
+    with _raises(UnsupportedRecipe, "a recipe of precision int4", naming="odd"):
+        kit.target.compile(kit.model, recipe=recipe, calibration=())
+
+
+@_check
+def a_missing_engine_is_named_with_the_command_that_installs_it(kit: Kit) -> None:
+    """MissingDependency whose remedy is a pip command."""
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] in kit.target.modules:
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    builtins.__import__ = without
+    try:
+        with _raises(MissingDependency, "loading without the engine") as caught:
+            kit.load(kit.artifact).close()
+    finally:
+        builtins.__import__ = real
+    _expect("pip install" in caught[0].remedy, f"the remedy is {caught[0].remedy!r}, no pip command")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check in one precision.
+
+    Attributes:
+        check: name of it.
+        precision: of the artifact.
+        passed: None where the precision cannot be made here.
+        problem: what was expected and what happened; empty where it passed.
+        remedy: what to install; empty where nothing is missing.
+    """
+
+    check: str
+    precision: Precision
+    passed: bool | None
+    problem: str = ""
+    remedy: str = ""
+
+
+def examine(
+    name: str,
+    precisions: Sequence[Precision] = PRECISIONS,
+    *,
+    timeout_s: float = 300.0,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> list[Outcome]:
+    """Run every check in every precision that the target makes, in processes of their own: a crash is an outcome too.
+
+    Args:
+        name: of the target, as ``find_target`` knows it.
+        precisions: to try; one that the target refuses by UnsupportedRecipe is left out of the verdict.
+        timeout_s: for all checks of a precision; then the one that runs has failed.
+        progress: called with (stage, done, of).
+
+    Raises:
+        UnknownTarget: no such target.
+        MissingDependency: no precision can be made, because a tool is not installed.
+    """
+    find_target(name)
+    outcomes: list[Outcome] = []
+    for done, precision in enumerate(precisions):
+        progress(f"{name} {precision}", done, len(precisions))
+        remaining = ["compile", *(check.__name__ for check in CHECKS)]
+        while remaining:
+            ended = run_python(
+                ("-m", "edge_targets.conformance", name, precision, ",".join(remaining)), timeout_s=timeout_s
+            )
+            answered = [Outcome(**json.loads(line)) for line in ended.lines if line[:1] == "{"]
+            outcomes += answered
+            compiled = not answered or answered[0].check != "compile" or answered[0].passed
+            remaining = remaining[len(answered) :] if compiled else []
+            if remaining:  # it died of the first of them
+                problem = ended.problem or "ended without an answer"
+                told = f"the process {problem}" + (f": {ended.said}" if ended.said else "")
+                outcomes.append(Outcome(remaining[0], precision, False, told))
+                remaining = [] if remaining[0] == "compile" else remaining[1:]
+    missing = [o for o in outcomes if o.remedy]
+    if missing and all(outcome.passed is None for outcome in outcomes):
+        raise MissingDependency(missing[0].problem, remedy=missing[0].remedy)
+    return outcomes
+
+
+def _outcomes(
+    target: Target, precision: Precision, checks: Collection[str], folder: Path
+) -> Iterator[Outcome]:
+    """One after another, in this process."""
+    try:
+        kit = Kit.build(target, precision, folder)
+    except UnsupportedRecipe as error:
+        yield Outcome("compile", precision, None, error.message)
+        return
+    except MissingDependency as error:
+        yield Outcome("compile", precision, None, error.message, error.remedy)
+        return
+    except Exception as error:  # an outsider's code: whatever it raises is its answer
+        yield Outcome("compile", precision, False, _told(error))
+        return
+    if "compile" in checks:
+        yield Outcome("compile", precision, True)
+    for check in CHECKS:
+        if check.__name__ in checks:
+            try:
+                check(kit)
+            except Exception as error:  # an outsider's code: whatever it raises is its answer
+                yield Outcome(check.__name__, precision, False, _told(error))
+            else:
+                yield Outcome(check.__name__, precision, True)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, NotConforming):
+        return str(error)
+    return f"{type(error).__name__}: {error.message if isinstance(error, EdgeError) else error}"
+
+
+def _expect(condition: bool, problem: str) -> None:
+    if not condition:
+        raise NotConforming(problem)
+
+
+def _expect_equal(expected: Tensors, found: Tensors, problem: str) -> None:
+    for name, values in expected.items():
+        _expect(np.array_equal(values, found[name]), f"{problem} ({name})")
+
+
+def _copied(outputs: Tensors) -> dict[str, Array]:
+    return {name: values.copy() for name, values in outputs.items()}
+
+
+@contextmanager
+def _raises(
+    kinds: type[EdgeError] | tuple[type[EdgeError], ...], what: str, naming: str = ""
+) -> Iterator[list[EdgeError]]:
+    """The block must raise one of our errors, with a remedy, and with ``naming`` in its message."""
+    caught: list[EdgeError] = []
+    names = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
+    try:
+        yield caught
+    except kinds as error:
+        _expect(bool(error.remedy), f"{what}: {names} without a remedy")
+        _expect(naming in error.message, f"{what}: {error.message!r} does not name {naming!r}")
+        caught.append(error)
+        return
+    except NotConforming:
+        raise
+    except Exception as error:  # an outsider's code may raise anything
+        raise NotConforming(f"{what}: expected {names}, got {_told(error)}") from error
+    raise NotConforming(f"{what}: expected {names}, nothing was raised")
+
+
+def _main(name: str, precision: Any, checks: str) -> None:
+    """What :func:`examine` runs: an outcome a line, each before the next check begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = _outcomes(find_target(name), precision, checks.split(","), Path(folder))
+        while True:
+            with stdout_is_ours():
+                outcome = next(outcomes, None)
+            if outcome is None:
+                return
+            sys.stdout.write(json.dumps(to_plain(outcome)) + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
