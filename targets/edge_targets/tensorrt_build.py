@@ -88,7 +88,11 @@ def build(
     """
     receive, send = os.pipe()
     reader = Connection(receive, writable=False)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment = {
+        "CUDA_MODULE_LOADING": "LAZY",  # less memory; where somebody chose otherwise, that holds
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(send)],

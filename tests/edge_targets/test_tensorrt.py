@@ -393,6 +393,20 @@ def test_the_second_start_builds_nothing(artifacts, fake_tensorrt, in_process, t
     assert len(fake_tensorrt.calls("build")) == 1
 
 
+def test_it_knows_whether_a_load_will_build(artifacts, fake_tensorrt, in_process, tmp_path):
+    def at_once(**options):
+        given = LoadOptions(cache=EngineCache(tmp_path / "engines"), **options)
+        return adapter.TARGET.starts_at_once(artifacts["fp16"], toys.SPEC, options=given)
+
+    assert not at_once()
+    load(artifacts["fp16"], tmp_path).close()
+    assert at_once()
+    assert not at_once(workspace_bytes=2**27)
+    assert not adapter.TARGET.starts_at_once(artifacts["fp16"], toys.SPEC, options=LoadOptions())
+    fake_tensorrt.cuda.failing["cudaGetDeviceProperties"] = 2
+    assert not at_once()
+
+
 @pytest.mark.parametrize("damage", [lambda d: b"", lambda d: d[:50], lambda d: d[:-1] + bytes([d[-1] ^ 1])])
 def test_a_damaged_engine_is_built_again_and_never_loaded(
     damage, artifacts, fake_tensorrt, in_process, tmp_path
