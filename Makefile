@@ -11,6 +11,7 @@ help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
 	@echo "make test          the test suite"
 	@echo "make check         formatting, lint, types, import contracts, oldest Python"
+	@echo "make bench-ratios  engines against each other by processor time, held against benchmarks/baselines"
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
 	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
@@ -43,6 +44,11 @@ check: $(DEV)/done
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports
 	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --exclude tomllib edge_sdk targets benchmarks quantize
+
+.PHONY: bench-ratios
+bench-ratios: $(DEV)/done
+	@$(DEV)/bin/python -m edge_benchmarks.speedup fer-yolo11n --rounds 40 \
+		--baseline benchmarks/baselines/x86_64-avx512_vnni.json
 
 test-pythons:
 	@bash tests/pythons.sh

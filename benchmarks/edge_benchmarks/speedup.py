@@ -4,25 +4,35 @@ All engines are loaded into one process with the same number of threads, and tak
 frames: what disturbs the machine disturbs all of them alike. The order turns with every round. A figure is the median
 of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. onnxruntime's idle threads do
 not spin (our sessions switch it off); the other engines keep their vendors' defaults.
+
+With ``--baseline`` the shares are held against limits, on one thread (unless ``--threads`` says otherwise) and of
+processor time instead of wall time: a busy machine, as continuous integration has, takes turns away from a process, but
+hardly changes how much processing an inference needs. It fails only if the whole 95 % interval lies beyond the limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_benchmarks import command
 from edge_benchmarks.frames import frame_set
+from edge_benchmarks.stats import Samples
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
-from edge_sdk.errors import InputError
+from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, find_target
 from edge_sdk.tasks import task_of
@@ -33,16 +43,58 @@ REFERENCE = ("onnxruntime", "fp32")
 DEFAULT_ONNX = Path("training/weights/fer-yolo11n.onnx")
 INPUTS = 16
 WARM_UP = 10
+DRAWS = 1000
 
 
-def relative_latency(
+@dataclass(frozen=True)
+class Share:
+    """An engine's time as a share of the reference's.
+
+    Attributes:
+        median_ms: of the engine.
+        share: of medians; below 1 is faster than the reference.
+        low: of its 95 % interval, by bootstrap over rounds: what disturbs a round disturbs all engines in it.
+        high: of the same.
+    """
+
+    median_ms: float
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a share usually is, and beyond what something is broken."""
+
+    usual: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Limits for one kind of machine.
+
+    Attributes:
+        machine: architecture.
+        cpu_flags: that the processor must have, as /proc/cpuinfo names them; int8 is slow without them.
+        shares: ``"model target precision"`` to its limit.
+    """
+
+    machine: str
+    cpu_flags: tuple[str, ...]
+    shares: Mapping[str, Limit]
+
+
+def shares(
     paths: Sequence[str | Path],
     *,
     reference: str | Path | None = None,
     threads: int | None = None,
     rounds: int = 200,
-) -> dict[str | Path, float]:
-    """Median latency of each bundle's engine, divided by onnxruntime fp32's in the same rounds.
+    clock: Callable[[], int] = now_ns,
+) -> tuple[float, dict[str | Path, Share]]:
+    """Latency of each bundle's engine as a share of onnxruntime fp32's, in the same rounds.
 
     Args:
         paths: bundles of networks with the same input.
@@ -50,26 +102,15 @@ def relative_latency(
             else ``training/weights/fer-yolo11n.onnx``.
         threads: of every engine.
         rounds: each engine runs once in each.
+        clock: in nanoseconds.
 
     Returns:
-        Each of ``paths``, as given, to its share; below 1 is faster than the reference.
+        Median milliseconds of the reference, and each of ``paths``, as given, to its share.
 
     Raises:
         InputError: a file is missing, the reference is another bundle, or inputs differ.
         EdgeError: what loading an engine raises.
     """
-    taken = latencies(paths, reference=reference, threads=threads, rounds=rounds)
-    return {path: taken[path] / taken[None] for path in paths}
-
-
-def latencies(
-    paths: Sequence[str | Path],
-    *,
-    reference: str | Path | None = None,
-    threads: int | None = None,
-    rounds: int = 200,
-) -> dict[str | Path | None, float]:
-    """Median milliseconds of each bundle's engine, and under None the reference's; see :func:`relative_latency`."""
     bundles = {path: Bundle.open(path) for path in paths}
     spec, artifact, twin = _reference(reference, bundles)
     options = LoadOptions(threads=threads)
@@ -89,26 +130,78 @@ def latencies(
             stack.callback(sessions[None].close)
         task = task_of(spec)
         inputs = [task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
-        medians = take_turns(sessions, inputs, rounds)
+        taken = take_turns(sessions, inputs, rounds, clock)
     # A reference that is among the bundles is itself: 1.00, not a second engine and its noise.
-    return medians if twin is None else {**medians, None: medians[twin]}
+    base = taken[twin]
+    drawn = np.random.default_rng(0).integers(0, rounds, (DRAWS, rounds))
+    base_medians = np.median(base[drawn], axis=1)
+    found = {}
+    for path in paths:
+        low, high = np.percentile(np.median(taken[path][drawn], axis=1) / base_medians, (2.5, 97.5))
+        middle = float(np.median(taken[path]))
+        found[path] = Share(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
+    return float(np.median(base)) / 1e6, found
 
 
 def take_turns(
-    sessions: Mapping[str | Path | None, Session], inputs: Sequence[Array], rounds: int
-) -> dict[str | Path | None, float]:
-    """Median milliseconds of each session's ``infer``, turn about, the first of a round changing."""
+    sessions: Mapping[str | Path | None, Session],
+    inputs: Sequence[Array],
+    rounds: int,
+    clock: Callable[[], int],
+) -> dict[str | Path | None, Samples]:
+    """Nanoseconds of each session's ``infer``, (rounds,), turn about, the first of a round changing."""
     order = list(sessions)
-    taken: dict[str | Path | None, list[int]] = {name: [] for name in order}
-    for turn in range(WARM_UP + rounds):
+    taken = {name: np.empty(rounds, np.int64) for name in order}
+    for turn in range(-WARM_UP, rounds):
         pixels = inputs[turn % len(inputs)]
         first = turn % len(order)
         for name in order[first:] + order[:first]:
-            before = now_ns()
+            before = clock()
             sessions[name].infer(pixels)
-            if turn >= WARM_UP:
-                taken[name].append(now_ns() - before)
-    return {name: statistics.median(ns) / 1e6 for name, ns in taken.items()}
+            if turn >= 0:
+                taken[name][turn] = clock() - before
+    return taken
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a file of limits.
+
+    Raises:
+        InputError: it cannot be read, or is not such.
+    """
+    try:
+        return from_plain(Baseline, json.loads(path.read_text(encoding="utf-8")), path.name)
+    except (OSError, ValueError, ManifestInvalid) as error:
+        said = error.message if isinstance(error, ManifestInvalid) else str(error)
+        raise InputError(
+            f"cannot read {path}: {said}", remedy="name a file of benchmarks/baselines"
+        ) from error
+
+
+def unlike(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Why a baseline says nothing about this machine; None if it does."""
+    if platform.machine() != baseline.machine:
+        return f"it is for {baseline.machine}, this is {platform.machine()}"
+    try:
+        has = set(cpuinfo.read_text().split())
+    except OSError:
+        return "/proc/cpuinfo cannot be read"
+    missing = [flag for flag in baseline.cpu_flags if flag not in has]
+    return f"this processor has no {', '.join(missing)}" if missing else None
+
+
+def beyond(baseline: Baseline, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each bundle whose whole interval lies beyond its limit."""
+    found = []
+    for row in rows:
+        limit = baseline.shares.get(f"{row['name']} {row['target']} {row['precision']}")
+        if limit is not None and row["low"] > limit.limit:
+            found.append(
+                f"{row['name']} {row['target']} {row['precision']} takes {row['relative_latency']:.2f} "
+                f"({row['low']:.2f} to {row['high']:.2f}) of the reference's time; usual is {limit.usual:.2f}, "
+                f"at most {limit.limit:.2f} is allowed"
+            )
+    return found
 
 
 def _reference(
@@ -150,26 +243,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=command.positive, metavar="N", help="of every engine")
     parser.add_argument("--rounds", type=command.positive, default=200, metavar="N", help="default: 200")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="limits of the shares; 1 if one is broken"
+    )
     return command.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
+    baseline = None if args.baseline is None else read_baseline(args.baseline)
     paths = command.expand(args.bundles)
-    taken = latencies(paths, reference=args.reference, threads=args.threads, rounds=args.rounds)
+    threads, clock = args.threads, now_ns
+    if baseline is not None:
+        threads, clock = threads or 1, time.process_time_ns
+    reference_ms, taken = shares(
+        paths, reference=args.reference, threads=threads, rounds=args.rounds, clock=clock
+    )
     rows: list[dict[str, Any]] = [
-        {**command.label(p), "median_ms": taken[p], "relative_latency": taken[p] / taken[None]} for p in paths
+        {
+            **command.label(p),
+            "median_ms": taken[p].median_ms,
+            "relative_latency": taken[p].share,
+            "low": taken[p].low,
+            "high": taken[p].high,
+        }
+        for p in paths
     ]
+    other = None if baseline is None else unlike(baseline)
+    broken = beyond(baseline, rows) if baseline is not None and other is None else []
     if args.json:
-        print(json.dumps({"reference_ms": taken[None], "rounds": args.rounds, "rows": rows}, indent=2))
-        return 0
-    print(f"{'engine, median of ' + str(args.rounds):<28}{'ms':>9}{'relative':>10}{'speed-up':>10}")
-    print(f"{'onnxruntime-fp32 (reference)':<28}{taken[None]:>9.2f}{1:>10.2f}{1:>9.2f}x")
-    for row in rows:
-        share = row["relative_latency"]
         print(
-            f"{row['target'] + '-' + row['precision']:<28}{row['median_ms']:>9.2f}{share:>10.2f}{1 / share:>9.2f}x"
+            json.dumps(
+                {"reference_ms": reference_ms, "rounds": args.rounds, "rows": rows, "beyond": broken},
+                indent=2,
+            )
         )
-    return 0
+        return 1 if broken else 0
+    print(
+        f"{'engine, median of ' + str(args.rounds):<28}{'ms':>9}{'relative':>10}{'95 % interval':>17}{'speed-up':>10}"
+    )
+    print(f"{'onnxruntime-fp32 (reference)':<28}{reference_ms:>9.2f}{1:>10.2f}{'':>17}{1:>9.2f}x")
+    for row in rows:
+        name = f"{row['target']}-{row['precision']}"
+        interval = f"{row['low']:.2f} to {row['high']:.2f}"
+        share = row["relative_latency"]
+        print(f"{name:<28}{row['median_ms']:>9.2f}{share:>10.2f}{interval:>17}{1 / share:>9.2f}x")
+    if other is not None:
+        print(f"not held against {args.baseline.name}: {other}")
+    for sentence in broken:
+        print(f"BEYOND {sentence}")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The commands' parts that need no engine, and what they refuse."""
 
 import json
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,16 +43,16 @@ def order(monkeypatch):
 
 def test_a_reference_among_the_bundles_is_one(make_bundle, order):
     a, b = make_bundle("a"), make_bundle("b", "openvino", "int8")
-    shares = speedup.relative_latency([str(b), a], rounds=5)
+    _, shares = speedup.shares([str(b), a], rounds=5)
     assert list(shares) == [str(b), a]
-    assert shares[a] == 1.0
-    assert shares[str(b)] > 0
+    assert (shares[a].share, shares[a].low, shares[a].high) == (1, 1, 1)
+    assert 0 < shares[str(b)].low <= shares[str(b)].share <= shares[str(b)].high
     assert set(order) == {"a", "b"}
 
 
 def test_bundles_take_turns_and_the_first_changes(make_bundle, order):
     paths = [make_bundle("a"), make_bundle("b", "tflite")]
-    speedup.relative_latency(paths, rounds=4)
+    speedup.shares(paths, rounds=4)
     assert order[:8] == ["a", "b", "b", "a", "a", "b", "b", "a"]
     assert len(order) == 2 * (4 + speedup.WARM_UP)
 
@@ -59,24 +61,24 @@ def test_a_float_onnx_file_can_be_the_reference(make_bundle, order, tmp_path):
     onnx = tmp_path / "float.onnx"
     onnx.write_bytes(b"graph")
     path = make_bundle("b", "openvino")
-    assert list(speedup.relative_latency([path], reference=onnx, rounds=2)) == [path]
+    assert list(speedup.shares([path], reference=onnx, rounds=2)[1]) == [path]
     assert set(order) == {"b", "compiled"}
 
 
 def test_a_reference_that_is_also_listed_runs_once(make_bundle, order):
     a, b = make_bundle("a"), make_bundle("b", "openvino")
-    assert speedup.relative_latency([a, b], reference=a, rounds=2)[a] == 1.0
+    assert speedup.shares([a, b], reference=a, rounds=2)[1][a].share == 1
     assert order.count("a") == order.count("b")
 
 
 def test_another_precision_cannot_be_the_reference(make_bundle, order):
     with pytest.raises(InputError, match="onnxruntime int8"):
-        speedup.relative_latency([], reference=make_bundle("a", "onnxruntime", "int8"))
+        speedup.shares([], reference=make_bundle("a", "onnxruntime", "int8"))
 
 
 def test_a_missing_reference_is_named(make_bundle, order, tmp_path):
     with pytest.raises(InputError, match=r"none\.onnx"):
-        speedup.relative_latency([make_bundle("b", "tflite")], reference=tmp_path / "none.onnx")
+        speedup.shares([make_bundle("b", "tflite")], reference=tmp_path / "none.onnx")
 
 
 def test_wrapper_plants_a_face_where_the_network_sees_none(make_model):
@@ -154,6 +156,48 @@ def test_speedup_prints_a_row_for_each_bundle(make_bundle, order, capsys):
     text = capsys.readouterr().out
     assert "openvino-int8" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def baseline(tmp_path, limit, flags=(), machine=None):
+    path = tmp_path / "baseline.json"
+    shares = {"fer-yolo11n openvino int8": {"usual": limit / 2, "limit": limit}}
+    machine = machine or platform.machine()
+    path.write_text(json.dumps({"machine": machine, "cpu_flags": list(flags), "shares": shares}))
+    return path
+
+
+def test_a_share_wholly_beyond_its_limit_is_exit_code_one(make_bundle, order, tmp_path, capsys):
+    bundles = [str(make_bundle("a")), str(make_bundle("b", "openvino", "int8"))]
+    few = ["--rounds", "3"]
+    assert speedup.main([*bundles, *few, "--baseline", str(baseline(tmp_path, 1e9))]) == 0
+    assert speedup.main([*bundles, *few, "--baseline", str(baseline(tmp_path, 1e-9))]) == 1
+    assert "BEYOND fer-yolo11n openvino int8" in capsys.readouterr().out
+
+
+def test_another_kind_of_processor_is_not_held_against_a_baseline(make_bundle, order, tmp_path, capsys):
+    bundles = [str(make_bundle("a")), str(make_bundle("b", "openvino", "int8"))]
+    for changes, reason in (({"machine": "abacus"}, "for abacus"), ({"flags": ["beads"]}, "has no beads")):
+        path = baseline(tmp_path, 1e-9, **changes)
+        assert speedup.main([*bundles, "--rounds", "3", "--baseline", str(path)]) == 0
+        assert reason in capsys.readouterr().out
+
+
+def test_a_share_is_beyond_only_with_its_whole_interval(tmp_path):
+    limits = speedup.read_baseline(baseline(tmp_path, 1.0))
+    row = {"name": "fer-yolo11n", "target": "openvino", "precision": "int8", "relative_latency": 1.3}
+    assert speedup.beyond(limits, [{**row, "low": 0.9, "high": 1.7}]) == []
+    assert len(speedup.beyond(limits, [{**row, "low": 1.1, "high": 1.5}])) == 1
+
+
+def test_the_repositorys_baselines_can_be_read_and_others_are_refused(tmp_path):
+    folder = Path(__file__).parents[2] / "benchmarks" / "baselines"
+    found = [speedup.read_baseline(path) for path in folder.glob("*.json")]
+    assert found
+    assert all(limit.limit > 1.5 * limit.usual for one in found for limit in one.shares.values())
+    for text in ("{", '{"machine": "x"}', "[]"):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(InputError, match=r"x\.json"):
+            speedup.read_baseline(tmp_path / "x.json")
 
 
 def test_footprint_counts_files_and_not_pip(tmp_path):
