@@ -9,8 +9,9 @@ from pathlib import Path
 from edge_benchmarks import command, compare, page, report, scenarios, suite, text
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
+from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputError
-from edge_sdk.terminal import Verb, print_json, progress
+from edge_sdk.terminal import Verb, bundle_path, print_json, progress
 
 
 def register(verb: Verb) -> None:
@@ -134,6 +135,9 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
     )
     scenarios.check(scenario, options)
     bundles = args.bundle or [command.DEFAULT_MODEL]
+    for bundle in bundles:
+        # A wrong name at the end of a list should not wait for what stands before it.
+        Bundle.open(bundle_path(bundle))
     return [Cell(bundle, scenario, options) for bundle in bundles], [], args.repeat
 
 

@@ -511,7 +511,7 @@ def stage(samples_ns: npt.ArrayLike, *, duration_s: float) -> Stage:
 
 
 def pack(samples: Samples) -> dict[str, Any]:
-    """Nanoseconds as text: differences of neighbours, little-endian int64, zlib, base64; about 3 bytes a sample."""
+    """Nanoseconds as text: differences of neighbours, little-endian int64, zlib, base64; about 4 bytes a sample."""
     differences = np.diff(samples, prepend=np.int64(0)).astype("<i8")
     return {
         "count": len(samples),

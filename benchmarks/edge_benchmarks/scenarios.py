@@ -521,6 +521,7 @@ def single_stream(
 def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario) -> None:
     """Open loop: frames are due at a camera's rate, and every latency counts from when its frame was due."""
     assert scenario.fps is not None
+    assert scenario.duration_s is not None
     (subject,), clock, rows = subjects, measurement.clock, measurement.rows
     start, period = measurement.start, 1e9 / scenario.fps
     number = 0
@@ -542,7 +543,8 @@ def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, s
         faces, times = subject.read(decided)
         rows.append((due - start, item.number, faces, begin - due, captured - begin, *times, done - due))
         number += 1
-        measurement.due = number
+    # Frames that wait behind a stall when the time is up were due as well.
+    measurement.due = max(number, int(min(clock() - start, scenario.duration_s * 1e9) // period))
 
 
 def multi_stream(
@@ -731,6 +733,8 @@ def _notes(
         notes.append(f"UNSTABLE after {warm.seconds:.1f} s and {warm.frames} frames of warm-up")
     if len(traces["faces"]) and not traces["faces"].any():
         notes.append("the network reported no face, so postprocess is what empty frames cost")
+    if scenario.kind == "sustained" and len(traces[AT]) < 10 * stats.MIN_SAMPLES["p50"]:
+        notes.append("too few samples to tell a drift")
     if scenario.kind == "offline":
         notes.append(
             "offline: end to end is the time one worker spent on a frame; the headline is the throughput"

@@ -204,7 +204,12 @@ def _cell(stage: Stage, percentile: str) -> str:
 
 def _between(stage: Stage, percentile: str) -> str:
     found = stage.percentiles[percentile]
-    return "" if found is None else f"{found.low:.2f}-{found.high:.2f}"
+    return "" if found is None else f"{_digits(found.low)}-{_digits(found.high)}"
+
+
+def _digits(value: float) -> str:
+    """Three or four digits, never an exponent."""
+    return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}"
 
 
 def _interval(stage: Stage | None, percentile: str) -> str:

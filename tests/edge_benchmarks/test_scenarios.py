@@ -216,6 +216,13 @@ def test_paced_can_queue_so_that_frames_behind_a_stall_are_late(measured, sleepy
     assert found["end_to_end"][5:9].tolist() == [500_000_000, 420_000_000, 340_000_000, 260_000_000]
 
 
+def test_frames_still_waiting_at_the_end_were_due_and_make_the_newest_result_old(measured, sleepy):
+    wanted = report.Scenario("paced", 1.0, fps=100.0, drop="none")
+    measurement = measured(scenarios.paced, cycle([100_000_000]), columns=PACED, scenario=wanted)
+    assert (measurement.due, len(measurement.rows)) == (100, 10)
+    assert scenarios.age(measurement.traces(), 100.0, measurement.due).max() > 800_000_000
+
+
 class Slow:
     """Sleeps in a thread; remembers how many did so at once."""
 

@@ -123,6 +123,13 @@ def test_an_engine_that_fails_costs_its_own_cell_only(measure):
     assert kept == [(1, 0), (1, 1), (2, 1)]
 
 
+def test_a_wrong_name_is_refused_before_anything_is_measured(measure, toy_bundle, capsys):
+    measure()
+    assert main(["bench", str(toy_bundle), "nobody"]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert main(["bench", str(toy_bundle), "--suite", "x.toml"]) == 2
+
+
 def test_an_interrupt_keeps_what_came_before(measure):
     measure(None, KeyboardInterrupt(), None)
     runs, _, code = suite.run(cells("a", "b", "c"))
