@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_benchmarks import report, scenarios
+from edge_benchmarks.loops import INTERRUPTED
 from edge_benchmarks.report import Failure, Run, Scenario
-from edge_benchmarks.scenarios import INTERRUPTED, Options
+from edge_benchmarks.scenarios import Options
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
 from edge_sdk.errors import EdgeError, InputError, LoadFailed, ManifestInvalid

@@ -208,8 +208,8 @@ def _between(stage: Stage, percentile: str) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three or four digits, never an exponent."""
-    return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}"
+    """Three digits, or all before the point; never an exponent."""
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f}"
 
 
 def _interval(stage: Stage | None, percentile: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_benchmarks import report, scenarios, stats
+from edge_benchmarks import report, stats, summary
 from edge_benchmarks.environment import Environment, Moment
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
@@ -159,7 +159,7 @@ def make_run():
             duration_s=seconds,
             count=len(total),
             stages=stages_of(total, seconds, share | {"end_to_end": 1}) if len(total) else {},
-            throughput=scenarios.throughput(traces["at"], seconds),
+            throughput=summary.throughput(traces["at"], seconds),
             warm_up=report.WarmUp(1.0, 60, stable=True),
             frames=report.Frames(
                 "drawn", "cd" * 32, 64, "640x480", "frame", 1.5, (report.FaceGroup(1, count, 0.95, 10.0),)

@@ -7,7 +7,7 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from edge_benchmarks import report, scenarios
+from edge_benchmarks import loops, report, scenarios, summary
 from edge_benchmarks.frames import frame_set
 from edge_benchmarks.subject import Item, NullModel, items_of, supply
 from edge_sdk.errors import InferFailed, InputError
@@ -42,7 +42,7 @@ def measured():
 
     def run(loop, durations, *, columns=("capture", *STAGES), scenario=None, duration_s=1.0, **changes):
         clock = FakeClock()
-        measurement = scenarios.Measurement(columns, duration_s=duration_s, clock=clock, **changes)
+        measurement = loops.Measurement(columns, duration_s=duration_s, clock=clock, **changes)
         measurement.begin()
         wanted = scenario or report.Scenario("single-stream", duration_s)
         subject = Subject(clock, durations)
@@ -93,7 +93,7 @@ def test_every_scenario_has_its_usual_parameters():
 
 def test_warm_up_ends_when_three_windows_agree_but_not_before_its_least():
     clock = FakeClock()
-    warm = scenarios.warm_up(Subject(clock, cycle([1_000_000])), cycle([ITEM]), cap_s=6, clock=clock)
+    warm = loops.warm_up(Subject(clock, cycle([1_000_000])), cycle([ITEM]), cap_s=6, clock=clock)
     # Windows of 100 one-millisecond frames, and a sixth of the cap at least.
     assert warm == report.WarmUp(1.0, 1000, stable=True)
 
@@ -102,7 +102,7 @@ def test_warm_up_waits_for_what_settles():
     clock = FakeClock()
     slow = [int(1_000_000 * (1 + 4 / (1 + n / 200))) for n in range(3000)]
     subject = Subject(clock, iter(slow + [1_000_000] * 20_000))
-    warm = scenarios.warm_up(subject, cycle([ITEM]), cap_s=30, clock=clock)
+    warm = loops.warm_up(subject, cycle([ITEM]), cap_s=30, clock=clock)
     assert warm.stable
     assert 5 <= warm.seconds < 30
 
@@ -111,7 +111,7 @@ def test_warm_up_gives_up_at_its_cap():
     clock = FakeClock()
     # Every frame is a hundredth slower than the one before, so every window is much slower.
     subject = Subject(clock, (int(1_000_000 * 1.01**n) for n in range(1000)))
-    warm = scenarios.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
+    warm = loops.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
     assert not warm.stable
     assert 2 <= warm.seconds < 2.5
 
@@ -119,67 +119,67 @@ def test_warm_up_gives_up_at_its_cap():
 def test_too_few_frames_for_three_windows_are_not_stable():
     clock = FakeClock()
     subject = Subject(clock, cycle([100_000_000]))
-    warm = scenarios.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
+    warm = loops.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
     assert warm == report.WarmUp(2.0, 20, stable=False)
 
 
 def test_every_frame_counts_the_slowest_too(measured):
     durations = [5_000_000, 900_000_000, 5_000_000, 90_000_000, 5_000_000]
-    found = measured(scenarios.single_stream, iter(durations)).traces()
+    found = measured(loops.single_stream, iter(durations)).traces()
     assert found["end_to_end"].tolist() == durations[:4]
     assert found["at"].tolist() == [0, 5_000_000, 905_000_000, 910_000_000]
     assert found["faces"].sum() == 4
 
 
 def test_one_frame_is_measured_however_short_the_duration(measured):
-    assert len(measured(scenarios.single_stream, cycle([80_000_000]), duration_s=1e-9).rows) == 1
+    assert len(measured(loops.single_stream, cycle([80_000_000]), duration_s=1e-9).rows) == 1
 
 
 def test_progress_is_shown_ten_times_a_second_at_most(measured):
     shown = []
-    measured(scenarios.single_stream, cycle([1_000_000]), progress=lambda *at: shown.append(at))
+    measured(loops.single_stream, cycle([1_000_000]), progress=lambda *at: shown.append(at))
     assert 2 <= len(shown) <= 11
     assert shown[-1] == (1000, 1000)
 
 
 def test_an_engine_that_vanishes_leaves_what_was_measured(measured):
     gone = InferFailed("the device is gone", remedy="plug it in")
-    measurement = measured(scenarios.single_stream, iter([1_000_000] * 7 + [gone]))
+    measurement = measured(loops.single_stream, iter([1_000_000] * 7 + [gone]))
     assert len(measurement.rows) == 7
     assert measurement.incomplete == "InferFailed: the device is gone"
 
 
 def test_an_interrupt_leaves_what_was_measured(measured):
-    measurement = measured(scenarios.single_stream, iter([1_000_000] * 7 + [KeyboardInterrupt()]))
+    measurement = measured(loops.single_stream, iter([1_000_000] * 7 + [KeyboardInterrupt()]))
     assert len(measurement.rows) == 7
-    assert measurement.incomplete == scenarios.INTERRUPTED
+    assert measurement.incomplete == loops.INTERRUPTED
 
 
 def test_a_wish_to_stop_is_heard_between_frames(measured):
-    stop = scenarios.Stop()
+    stop = loops.Stop()
 
     def durations():
         yield from [1_000_000] * 3
         stop.asked = True
         yield 1_000_000
 
-    measurement = measured(scenarios.single_stream, durations(), stop=stop)
+    measurement = measured(loops.single_stream, durations(), stop=stop)
     assert len(measurement.rows) == 4
-    assert measurement.incomplete == scenarios.INTERRUPTED
+    assert measurement.incomplete == loops.INTERRUPTED
 
 
 @pytest.fixture
 def sleepy(monkeypatch):
     """Let sleeping advance the fake clock of the measurement that is running."""
     clocks = []
-    monkeypatch.setattr(scenarios.time, "sleep", lambda s: clocks[-1].advance(max(1, round(s * 1e9))))
-    before = scenarios.Measurement.begin
+    monkeypatch.setattr(loops.time, "sleep", lambda s: clocks[-1].advance(max(1, round(s * 1e9))))
+    before = loops.Measurement.begin
 
     def begin(self):
         clocks.append(self.clock)
         before(self)
 
-    monkeypatch.setattr(scenarios.Measurement, "begin", begin)
+    monkeypatch.setattr(loops.Measurement, "begin", begin)
 
 
 PACED = ("queue", "capture", *STAGES)
@@ -187,7 +187,7 @@ PACED = ("queue", "capture", *STAGES)
 
 def test_paced_waits_for_a_camera_and_counts_from_when_a_frame_was_due(measured, sleepy):
     wanted = report.Scenario("paced", 1.0, fps=10.0, drop="latest")
-    measurement = measured(scenarios.paced, cycle([30_000_000]), columns=PACED, scenario=wanted)
+    measurement = measured(loops.paced, cycle([30_000_000]), columns=PACED, scenario=wanted)
     found = measurement.traces()
     assert (measurement.due, measurement.dropped) == (10, 0)
     assert found["at"].tolist() == [n * 100_000_000 for n in range(10)]
@@ -198,18 +198,18 @@ def test_paced_drops_what_it_has_no_time_for_and_a_stall_is_not_hidden(measured,
     wanted = report.Scenario("paced", 2.0, fps=10.0, drop="latest")
     # One frame stalls for half a second: four frames of the camera pass by meanwhile.
     durations = iter([20_000_000] * 5 + [500_000_000] + [20_000_000] * 50)
-    measurement = measured(scenarios.paced, durations, columns=PACED, scenario=wanted, duration_s=2.0)
+    measurement = measured(loops.paced, durations, columns=PACED, scenario=wanted, duration_s=2.0)
     found = measurement.traces()
     assert (measurement.due, measurement.dropped) == (20, 4)
     assert found["end_to_end"].max() == 500_000_000
-    ages = scenarios.age(found, 10.0, measurement.due)
+    ages = summary.age(found, 10.0, measurement.due)
     assert ages.max() > 400_000_000  # nobody had a newer result during the stall
 
 
 def test_paced_can_queue_so_that_frames_behind_a_stall_are_late(measured, sleepy):
     wanted = report.Scenario("paced", 2.0, fps=10.0, drop="none")
     durations = iter([20_000_000] * 5 + [500_000_000] + [20_000_000] * 50)
-    measurement = measured(scenarios.paced, durations, columns=PACED, scenario=wanted, duration_s=2.0)
+    measurement = measured(loops.paced, durations, columns=PACED, scenario=wanted, duration_s=2.0)
     found = measurement.traces()
     assert (measurement.due, measurement.dropped) == (20, 0)
     # A closed loop would say 20 ms of them; they were due long before.
@@ -218,9 +218,9 @@ def test_paced_can_queue_so_that_frames_behind_a_stall_are_late(measured, sleepy
 
 def test_frames_still_waiting_at_the_end_were_due_and_make_the_newest_result_old(measured, sleepy):
     wanted = report.Scenario("paced", 1.0, fps=100.0, drop="none")
-    measurement = measured(scenarios.paced, cycle([100_000_000]), columns=PACED, scenario=wanted)
+    measurement = measured(loops.paced, cycle([100_000_000]), columns=PACED, scenario=wanted)
     assert (measurement.due, len(measurement.rows)) == (100, 10)
-    assert scenarios.age(measurement.traces(), 100.0, measurement.due).max() > 800_000_000
+    assert summary.age(measurement.traces(), 100.0, measurement.due).max() > 800_000_000
 
 
 class Slow:
@@ -242,22 +242,22 @@ class Slow:
         return 0, (1, 2, 3)
 
 
-@pytest.mark.parametrize("loop", [scenarios.multi_stream, scenarios.offline])
+@pytest.mark.parametrize("loop", [loops.multi_stream, loops.offline])
 def test_streams_run_at_once(loop):
     Slow.most = 0
-    measurement = scenarios.Measurement(STAGES, duration_s=0.1)
+    measurement = loops.Measurement(STAGES, duration_s=0.1)
     measurement.begin()
     wanted = report.Scenario("multi-stream", 0.1, streams=3)
     measurement.guard(lambda: loop(measurement, [Slow(), Slow(), Slow()], cycle([ITEM]), wanted))
     assert Slow.most == 3
     assert measurement.incomplete is None
-    if loop is scenarios.multi_stream:
+    if loop is loops.multi_stream:
         queries = measurement.traces()["query"]
         assert len(queries) * 3 == len(measurement.rows)
         assert queries.max() >= measurement.traces()["end_to_end"].max()
 
 
-@pytest.mark.parametrize("loop", [scenarios.multi_stream, scenarios.offline])
+@pytest.mark.parametrize("loop", [loops.multi_stream, loops.offline])
 def test_a_stream_that_fails_ends_the_run_and_loses_nothing(loop):
     class Failing(Slow):
         calls = 0
@@ -267,7 +267,7 @@ def test_a_stream_that_fails_ends_the_run_and_loses_nothing(loop):
             if self.calls > 3:
                 raise InferFailed("gone", remedy="look")
 
-    measurement = scenarios.Measurement(STAGES, duration_s=60)
+    measurement = loops.Measurement(STAGES, duration_s=60)
     measurement.begin()
     wanted = report.Scenario("multi-stream", 60, streams=2)
     measurement.guard(lambda: loop(measurement, [Slow(), Failing()], cycle([ITEM]), wanted))
@@ -278,13 +278,13 @@ def test_a_stream_that_fails_ends_the_run_and_loses_nothing(loop):
 def test_drift_is_the_last_tenth_against_the_first():
     rng = np.random.default_rng(0)
     samples = (rng.normal(10e6, 1e5, 3000) * np.linspace(1, 1.3, 3000)).astype(np.int64)
-    found = scenarios.drift(samples, 30.0)
+    found = summary.drift(samples, 30.0)
     assert 0.22 < found.low < found.change < found.high < 0.32
-    assert scenarios.drift(samples[:50], 0.5) is None
+    assert summary.drift(samples[:50], 0.5) is None
 
 
 def test_the_harness_is_measured_on_a_model_that_only_walks_through_memory():
-    cost = scenarios.harness_cost(50)
+    cost = loops.harness_cost(50)
     assert cost.frames == 50
     assert 0 < cost.inside_us <= cost.around_us
     model = NullModel()

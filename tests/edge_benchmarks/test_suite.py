@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_benchmarks import report, scenarios, suite
+from edge_benchmarks import loops, report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import zoo
 from edge_sdk.cli import main
@@ -134,7 +134,7 @@ def test_an_interrupt_keeps_what_came_before(measure):
     measure(None, KeyboardInterrupt(), None)
     runs, _, code = suite.run(cells("a", "b", "c"))
     assert ([run.bundle for run in runs], code) == (["a"], 130)
-    measure(None, {"incomplete": scenarios.INTERRUPTED}, None)
+    measure(None, {"incomplete": loops.INTERRUPTED}, None)
     runs, _, code = suite.run(cells("a", "b", "c"))
     assert ([run.bundle for run in runs], code) == (["a", "b"], 130)
 
@@ -159,15 +159,15 @@ def test_a_fresh_process_that_fails_says_why():
 
 INTERRUPTIBLE = """
 import sys, toys
-from edge_benchmarks import scenarios
+from edge_benchmarks import loops, scenarios
 from edge_sdk import model
 engine = toys.FakeTarget()
 model.find_target = scenarios.find_target = lambda name: engine
-loop = scenarios._LOOPS["single-stream"]
+loop = loops.LOOPS["single-stream"]
 def announced(*given):
     print("measuring", flush=True)
     loop(*given)
-scenarios._LOOPS["single-stream"] = announced
+loops.LOOPS["single-stream"] = announced
 from edge_sdk.cli import main
 sys.exit(main(["bench", sys.argv[1], "--duration", "6", "-o", sys.argv[2], "--html", sys.argv[2] + ".html"]))
 """
@@ -189,7 +189,7 @@ def test_ctrl_c_still_writes_what_was_measured(toy_bundle, tmp_path):
         said, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors
     (run,) = report.read(out)
-    assert run.incomplete == scenarios.INTERRUPTED
+    assert run.incomplete == loops.INTERRUPTED
     assert run.verdict == "INVALID"
     assert run.count == len(run.traces["end_to_end"]) > 0
     assert "incomplete: interrupted by the user" in said
