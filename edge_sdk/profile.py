@@ -86,6 +86,15 @@ def is_profile(name: str | Path) -> bool:
     return str(name).endswith(SUFFIX) or str(name) in profile_names()
 
 
+def default_recipe(target: str) -> str:
+    """The recipe for a target where none is asked for: a board's first precision, such as fp16 on Jetson; else int8.
+
+    Raises:
+        InputError: the profile breaks its schema.
+    """
+    return read_profile(target).precisions[0] if is_profile(target) else "int8"
+
+
 def read_profile(name_or_path: str | Path) -> Profile:
     """A shipped profile by name, or the user's own from a TOML file.
 

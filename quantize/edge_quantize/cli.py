@@ -11,6 +11,7 @@ from edge_sdk import zoo
 from edge_sdk.build import build
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputError
+from edge_sdk.profile import default_recipe
 from edge_sdk.schema import to_plain
 from edge_sdk.terminal import (
     Verb,
@@ -33,7 +34,11 @@ def register(verb: Verb) -> None:
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
     sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
     sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
-    sub.add_argument("--recipe", default="int8", metavar="NAME", help="recipe or .toml file (default: int8)")
+    sub.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="recipe or .toml file (default: the first precision of the board's profile; int8 for an engine)",
+    )
     sub.add_argument("--calibration", type=Path, metavar="PATH", help="folder of pictures")
     sub.add_argument(
         "--evaluation", type=Path, required=True, metavar="PATH", help="folder of labelled pictures"
@@ -58,7 +63,7 @@ def _build(args: argparse.Namespace) -> int:
             model=args.model,
             spec=args.spec,
             target=args.target,
-            recipe=args.recipe,
+            recipe=args.recipe or default_recipe(args.target),
             calibration=args.calibration,
             evaluation=args.evaluation,
             output=args.output,

@@ -106,6 +106,14 @@ class CheckReport:
         """Whether nothing failed; what was skipped did not."""
         return all(step.status != "failed" for step in self.steps)
 
+    def __str__(self) -> str:
+        """A line a step, and below it one a finding."""
+        lines = []
+        for step in self.steps:
+            lines.append(f"  {step.status:<8}{step.name:<14}{step.detail}")
+            lines += [f"    {finding}" for finding in step.findings]
+        return "\n".join(lines)
+
 
 def check(
     bundle: Bundle,

@@ -56,10 +56,7 @@ def _check(args: argparse.Namespace) -> int:
             print(
                 f"{name}, {report.precision}, for {profile.name}: {'passed' if report.passed else 'FAILED'}"
             )
-            for step in report.steps:
-                print(f"  {step.status:<8}{step.name:<14}{step.detail}")
-                for finding in step.findings:
-                    print(f"    {finding}")
+            print(report)
     return 0 if all(report.passed for report in reports.values()) else 1
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from edge_sdk.errors import InputError, UnknownTarget
-from edge_sdk.profile import is_profile, profile_names, read_profile
+from edge_sdk.profile import default_recipe, is_profile, profile_names, read_profile
 from edge_sdk.target import TARGETS, engine_of
 
 BOARDS = (
@@ -112,3 +112,11 @@ def test_a_profile_of_an_engine_that_nobody_brings_is_an_error(tmp_path):
 def test_a_profile_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         read_profile("generic-cpu").threads = 3
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe"),
+    [("jetson-orin-nano", "fp16"), ("raspberry-pi-5", "int8"), ("intel-cpu", "int8"), ("tensorrt", "int8")],
+)
+def test_a_board_is_built_for_by_its_first_precision(target, recipe):
+    assert default_recipe(target) == recipe

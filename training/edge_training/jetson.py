@@ -83,10 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                 report = check(Bundle.open(path), read_profile(PROFILE))
                 failed |= not report.passed
                 print(f"{path.name}: check {'passed' if report.passed else 'FAILED'}")
-                for step in report.steps:
-                    print(f"  {step.status:<8}{step.name:<14}{step.detail}")
-                    for finding in step.findings:
-                        print(f"    {finding}")
+                print(report)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code
