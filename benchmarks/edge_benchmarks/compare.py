@@ -44,7 +44,6 @@ _FIELDS: Mapping[str, Callable[[Run], object]] = {
     "memory": lambda run: None if (mb := run.environment.memory_mb) is None else round(mb / 200),
     "frames": lambda run: run.frames.sha256,
     "unit": lambda run: run.frames.unit,
-    "energy_source": lambda run: run.energy.source,
 }  # fmt: skip
 
 
@@ -317,6 +316,8 @@ def _changes(base: Sequence[Run], run: Sequence[Run], metrics: Sequence[str], dr
         value = _plain(metric)
         if value is None:
             continue
+        if metric.startswith("energy.") and len({r.energy.source for r in (*base, *run)}) > 1:
+            continue  # two sources cover different parts of a machine
         ours, theirs = [value(r) for r in base], [value(r) for r in run]
         if None not in ours and None not in theirs:
             a, b = float(np.mean(ours)), float(np.mean(theirs))  # type: ignore[arg-type]
@@ -341,6 +342,9 @@ def _percentile_changes(
     stated = [n for n in names if n in sides[0][1] and n in sides[1][1]]
     if not stated:
         return {}
+    # Very long runs are drawn from less often; their intervals are narrow enough.
+    longest = max(len(one) for samples, *_ in sides for one in samples)
+    draws = min(draws, max(1000, 200_000_000 // longest))
     (a, drawn_a), (b, drawn_b) = (_drawn(s, stated, seconds, draws, side) for s, _, seconds, side in sides)
     found = {}
     for i, name in enumerate(stated):
@@ -353,19 +357,22 @@ def _drawn(
     samples: Sequence[stats.Samples], names: Sequence[str], seconds: Sequence[float], draws: int, seed: int
 ) -> tuple[stats.Floats, stats.Floats]:
     """Percentiles in milliseconds, means over the runs; and those of resamples of runs, and of blocks within them."""
-    # Very long runs are drawn from less often; their intervals are narrow enough.
-    count = min(draws, max(1000, 200_000_000 // max(len(s) for s in samples)))
-    rng = np.random.default_rng(seed)
     points, drawn = [], []
     for i, (one, duration) in enumerate(zip(samples, seconds, strict=True)):
         ranks = [r for name in names if (r := stats.rank(name, len(one))) is not None]
         block = stats.block_length(len(one), duration)
         points.append(np.partition(one, ranks)[ranks] / 1e6)
-        drawn.append(stats.resample(one, ranks, block=block, seed=seed * 1000 + i, count=count) / 1e6)
-    stacked = np.stack(drawn)  # (runs, count, names)
-    chosen = rng.integers(0, len(samples), (len(samples), count))
-    mixed = stacked[chosen, np.arange(count)].mean(axis=0)
-    return np.mean(points, axis=0), mixed
+        drawn.append(stats.resample(one, ranks, block=block, seed=seed * 1000 + i, count=draws) / 1e6)
+    return np.mean(points, axis=0), _over_runs(drawn, seed)
+
+
+def _over_runs(drawn: Sequence[stats.Floats], seed: int) -> stats.Floats:
+    """Means of runs drawn with replacement, each as one of its own resamples: (draws, ...) from (runs, draws, ...)."""
+    stacked = np.stack(drawn)
+    runs, draws = stacked.shape[:2]
+    chosen = np.random.default_rng(seed).integers(0, runs, (runs, draws))
+    mixed: stats.Floats = stacked[chosen, np.arange(draws)].mean(axis=0)
+    return mixed
 
 
 def _throughput_change(base: Sequence[Run], run: Sequence[Run], draws: int) -> Change | None:
@@ -382,7 +389,7 @@ def _throughput_change(base: Sequence[Run], run: Sequence[Run], draws: int) -> C
             stats.resample_means(_per_second(r), block=1, seed=2 * i + side, count=draws)
             for i, r in enumerate(runs)
         ]
-        drawn.append(np.mean(means, axis=0))
+        drawn.append(_over_runs(means, side))
     return _sampled("throughput", a, b, drawn[0], drawn[1])
 
 

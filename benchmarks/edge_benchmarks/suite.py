@@ -176,18 +176,18 @@ def run(
     failed = list(failures)
     code = 0
     rounds = [(turn, cell) for turn in range(repeat) for cell in planned]
-    for turn, cell in rounds:
+    for number, (turn, cell) in enumerate(rounds):
         what = f"bench {cell}" + (f", {turn + 1} of {repeat}" if repeat > 1 else "")
 
         def said(done: int, total: int, what: str = what) -> None:
             progress(what, done, total)
 
         try:
-            done = (
-                measure_apart(cell)
-                if apart or repeat > 1
-                else scenarios.run(cell.bundle, scenario=cell.scenario, options=cell.options, progress=said)
-            )
+            if apart or repeat > 1:
+                progress(what, number, len(rounds))
+                done = measure_apart(cell)
+            else:
+                done = scenarios.run(cell.bundle, scenario=cell.scenario, options=cell.options, progress=said)
         except KeyboardInterrupt:
             code = 130
             break

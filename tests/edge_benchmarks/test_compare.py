@@ -95,9 +95,29 @@ def test_processes_that_differ_widen_the_interval(make_run):
         base = [make_run(end_to_end=quiet(n, s)) for n, s in enumerate(scales)]
         run = [make_run(end_to_end=quiet(9 + n, s)) for n, s in enumerate(scales)]
         (pair,) = compare(base, run).pairs
-        return pair.changes[0].high - pair.changes[0].low
+        return {c.metric: c.high - c.low for c in pair.changes if c.low is not None}
 
-    assert widths((0.8, 1.0, 1.2)) > 3 * widths((1.0, 1.0, 1.0))
+    apart, alike = widths((0.8, 1.0, 1.2)), widths((1.0, 1.0, 1.0))
+    assert "throughput" not in apart  # too short: a figure without an interval
+    assert apart["e2e.p50"] > 3 * alike["e2e.p50"]
+
+
+def test_throughput_is_drawn_by_seconds_and_by_processes(make_run):
+    def changes(scale):
+        base = [make_run(end_to_end=quiet(n, 1.0, 1500)) for n in range(2)]
+        run = [make_run(end_to_end=quiet(9 + n, scale, 1500)) for n in range(2)]
+        (pair,) = compare(base, run).pairs
+        return next(c for c in pair.changes if c.metric == "throughput")
+
+    slower = changes(1.25)
+    assert abs(slower.change + 0.2) < 0.01
+    assert slower.p < 0.05
+    assert changes(1.0).p > 0.05
+
+
+def test_runs_of_different_length_are_compared(make_run, monkeypatch):
+    long = make_run(end_to_end=quiet(1, count=4000))
+    assert compare([make_run(end_to_end=quiet(2))], [long]).pairs[0].changes
 
 
 @pytest.mark.parametrize(
@@ -142,6 +162,17 @@ def test_figures_without_samples_are_held_to_their_rules_too(make_run):
 
     found = compare([accurate(0.8)], [accurate(0.7)], rules=[parse_rule("accuracy.map50<-1%")])
     assert "-12.5%" in found.regressions[0]
+
+
+def test_energy_of_different_sources_is_not_compared(make_run):
+    def drawing(source, gross):
+        return make_run(energy=report.Energy(source, "all", "", gross, None, 5.0, None, 100))
+
+    rule = [parse_rule("energy.gross>+5%")]
+    assert compare([drawing("RAPL", 10.0)], [drawing("RAPL", 20.0)], rules=rule).regressions
+    found = compare([drawing("RAPL", 10.0)], [drawing("meter", 20.0)], rules=rule)
+    assert found.regressions == ()
+    assert len(found.unjudged) == 1
 
 
 def test_the_table_fits_a_hundred_columns(make_run):
