@@ -6,13 +6,18 @@ from itertools import cycle
 
 import numpy as np
 import pytest
+import toys
 
-from edge_benchmarks import loops, report, scenarios, summary
+from edge_benchmarks import loops, page, report, scenarios, summary, text
 from edge_benchmarks.frames import frame_set
 from edge_benchmarks.subject import Item, NullModel, items_of, supply
+from edge_sdk.bundle import DataDigest, GateMetric, GateResult
 from edge_sdk.errors import InferFailed, InputError
-from edge_sdk.testing import FakeClock
+from edge_sdk.model import Model, ModelInfo
+from edge_sdk.tasks import ClassificationTask
+from edge_sdk.testing import FakeClock, FakeSession
 
+GATE = GateResult(DataDigest(100, "0" * 64), {"uar": GateMetric(0.81, 0.8, 0.01)})
 ITEM = Item(0, np.zeros((48, 64, 3), np.uint8), None, 1)
 STAGES = ("preprocess", "infer", "postprocess")
 
@@ -341,6 +346,45 @@ def test_a_network_that_sees_nothing_is_said_to(make_model, monkeypatch):
     run = scenarios.run("some.edge", duration_s=0.05)
     assert run.frames.faces_reported == 0
     assert any("no face" in note for note in run.notes)
+
+
+def test_an_interrupt_during_the_warm_up_gives_a_run_without_samples(loads, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenarios, "warm_up", interrupt)
+    for kind in ("single-stream", "paced", "multi-stream", "offline", "sustained"):
+        run = scenarios.run("some.edge", scenario=kind, duration_s=1)
+        assert (run.count, run.incomplete, run.verdict) == (0, loops.INTERRUPTED, "INVALID")
+        run.save(tmp_path / "run.json")
+        assert report.read(tmp_path / "run.json") == (run,)
+        assert "incomplete" in text.table([run])
+        assert "incomplete" in page.page([run])
+    assert all(model.session.closed for model in loads)
+
+
+def test_crops_are_measured_face_by_face(monkeypatch):
+    info = ModelInfo(
+        name="toy-classifier",
+        task="classification",
+        labels=toys.LABELS,
+        input_size=(toys.CROP, toys.CROP),
+        target="onnxruntime",
+        precision="fp32",
+        gate=GATE,
+        licence="Apache-2.0",
+        sha256="ab" * 32,
+        chosen="a fake",
+    )
+    session = FakeSession(toys.SPEC, answer=toys.classify)
+    session.input = toys.CLASSIFIER.input
+    model = Model(session, ClassificationTask(toys.CLASSIFIER), info)
+    monkeypatch.setattr(scenarios, "load", lambda bundle, **_: model)
+    run = scenarios.run("some.edge", duration_s=0.2)
+    assert run.frames.unit == "face"
+    assert run.frames.faces_reported == 1
+    assert [group.drawn for group in run.frames.groups] == [1]
+    assert run.incomplete is None
 
 
 def test_an_extra_that_cannot_be_had_is_a_note_and_costs_no_latency(loads):
