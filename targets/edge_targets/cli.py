@@ -1,9 +1,10 @@
-"""Verbs of this floor: ``check``, ``install`` and ``conformance``."""
+"""Verbs of this floor: ``doctor``, ``check``, ``install``, ``conformance`` and ``wheelhouse``."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from edge_sdk.bundle import Bundle
@@ -19,6 +20,9 @@ from edge_targets.check import check
 
 def register(verb: Verb) -> None:
     """Add the verbs."""
+    sub = verb("doctor", _doctor, "what this machine is, whether its engines work, and what to install")
+    sub.add_argument("--profile", metavar="NAME", help="board that this shall be, or its .toml file")
+
     sub = verb("check", _check, "hold bundles for a Jetson against TensorRT's rules, without the board")
     sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
     sub.add_argument("--target", required=True, metavar="BOARD", help="profile, such as jetson-orin-nano")
@@ -35,6 +39,25 @@ def register(verb: Verb) -> None:
         action="append",
         metavar="P",
         help="examine this one only (may be repeated; default: all that the target makes)",
+    )
+
+    sub = verb(
+        "wheelhouse", _wheelhouse, "collect the wheels that a board without internet needs, with hashes"
+    )
+    sub.add_argument("--profile", required=True, metavar="NAME", help="board, or its .toml file")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    sub.add_argument(
+        "--extra", metavar="NAME", help="engine's extra of face-edge-sdk (default: the profile's)"
+    )
+    sub.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="X.Y",
+        help="version on the board (may be repeated; default: the profile's)",
+    )
+    sub.add_argument(
+        "--wheel", type=Path, metavar="FILE", help="of face-edge-sdk (default: built from the checkout)"
     )
 
 
@@ -117,3 +140,46 @@ def _conformance(args: argparse.Namespace) -> int:
     verdict = "conforms" if conforms else "does not conform"
     print(f"{args.target} {verdict}: {len(ran) - len(failed)} of {len(ran)} checks passed")
     return 0 if conforms else 1
+
+
+def _wheelhouse(args: argparse.Namespace) -> int:
+    from edge_targets.wheelhouse import collect
+
+    profile = read_profile(args.profile)
+    with progress() as stage:
+        houses = collect(
+            profile, args.output, extra=args.extra, pythons=args.python, wheel=args.wheel, progress=stage
+        )
+    if args.json:
+        plain = [{**to_plain(h), "requirements": str(h.requirements)} for h in houses]
+        print_json({"folder": str(args.output), "profile": profile.name, "pythons": plain})
+        return 0
+    for house in houses:
+        size = sum(w.bytes for w in house.wheels) / 1e6
+        print(f"{profile.title}, Python {house.python}: {len(house.wheels)} wheels, {size:.0f} MB")
+        print(f"  {house.install}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge_targets import doctor
+
+    profile = None if args.profile is None else read_profile(args.profile)
+    with progress() as stage:
+        found = doctor.examine(profile, progress=stage)
+    # Without a profile asked for it tells what there is; with one, whether that can run.
+    code = 3 if args.profile is not None and not found.runs else 0
+    if args.json:
+        print_json(to_plain(found))
+        return code
+    for name, value in found.facts.items():
+        print(f"{name:<13}{value}")
+    for tried in found.engines:
+        state = {True: "works", False: "does not work", None: "not tried"}[tried.works]
+        state = "not installed" if tried.version is None else state
+        where = "" if tried.device is None else f" on {tried.device}, {tried.bundle}"
+        print(f"{tried.engine:<13}{state:<15}{tried.version or ''}{where}")
+    for finding in found.findings:
+        print(f"{finding.level}: {finding.what}\n  {finding.remedy}")
+    print(f"profile {found.profile or 'none'}: {'runs here' if found.runs else 'cannot run here'}")
+    return code
