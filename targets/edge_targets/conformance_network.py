@@ -30,7 +30,7 @@ SPEC = ModelSpec(
     preprocessing=Preprocessing(kind="letterbox", pad=0, max_scale=2.0),
     decode=DetectionDecode(strides=STRIDES, bins=BINS, confidence=0.5, iou=0.1, max_faces=10),
     licence="Apache-2.0",
-    provenance=("made for tests",),
+    provenance=("made in a test",),
 )
 CALIBRATION_ITEMS = 16
 
