@@ -5,7 +5,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check test-pythons test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
+.PHONY: help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -13,6 +13,8 @@ help:
 	@echo "make check         formatting, lint, types, import contracts, oldest Python"
 	@echo "make bench-ratios  engines against each other by processor time, held against benchmarks/baselines"
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
+	@echo "make test-tflite-runtime  the older TFLite engine in an environment of its own (numpy 1)"
+	@echo "make test-arm64    every engine from a wheelhouse in a Raspberry Pi's userland under qemu (root; 400 MB; minutes)"
 	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
@@ -52,6 +54,12 @@ bench-ratios: $(DEV)/done
 
 test-pythons:
 	@bash tests/pythons.sh
+
+test-tflite-runtime:
+	@bash tests/tflite_runtime.sh
+
+test-arm64: $(DEV)/done
+	@PYTHON=$(DEV)/bin/python bash tests/arm64.sh
 
 OUTSIDE := .venv-outside
 

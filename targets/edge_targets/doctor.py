@@ -82,7 +82,7 @@ def examine(
         probes.append(probe(name, timeout_s=timeout_s))
     findings = [
         *_board(chosen, board.value),
-        *_engines(chosen, probes),
+        *_engines(chosen, probes, required=profile is not None),
         *_state(root),
         *_camera(board.value, root),
     ]
@@ -179,19 +179,23 @@ def _board(profile: Profile | None, board: Board | None) -> list[Finding]:
     return found
 
 
-def _engines(profile: Profile | None, probes: Sequence[Probe]) -> list[Finding]:
+def _engines(profile: Profile | None, probes: Sequence[Probe], *, required: bool) -> list[Finding]:
+    """An engine that is not installed is nobody's problem but the profile's, and no error where another one answers."""
+    required = required or not any(tried.works for tried in probes)
     found = []
     for tried in probes:
         wanted = profile is not None and profile.engine == tried.engine
         if tried.works is True or (tried.version is None and not wanted):
-            continue  # nobody needs every engine
+            continue
         if tried.works is None:
             found.append(
                 Finding("warning", f"{tried.engine}: {tried.problem}", "try it with a bundle of yours")
             )
             continue
         remedy = profile.install if wanted and profile and tried.version is None else tried.remedy
-        found.append(Finding("error" if wanted else "warning", f"{tried.engine}: {tried.problem}", remedy))
+        found.append(
+            Finding("error" if wanted and required else "warning", f"{tried.engine}: {tried.problem}", remedy)
+        )
     return found
 
 

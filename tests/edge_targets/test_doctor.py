@@ -148,6 +148,15 @@ def test_a_profile_whose_engine_is_missing_cannot_run_and_names_the_boards_insta
     assert not any("tensorrt" in f.what for f in found.findings)
 
 
+def test_where_no_profile_was_asked_for_any_engine_that_answers_will_do(pi, engines, on_arm):
+    engines["tflite"] = Probe("tflite", False, problem="not installed", remedy="pip install x")
+    found = doctor.examine(root=pi)
+    assert [f.level for f in found.findings if "tflite" in f.what] == ["warning"]
+    for name in ("onnxruntime", "openvino", "tensorrt"):
+        engines[name] = Probe(name, False, problem="not installed", remedy="pip install x")
+    assert doctor.examine(root=pi).findings[0].level == "error"
+
+
 def test_a_broken_engine_that_the_board_does_not_need_is_a_warning(pi, engines, on_arm):
     engines["openvino"] = Probe(
         "openvino", False, "openvino 1.0", problem="its process died of SIGILL", remedy="r"
