@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputError
 from edge_sdk.target import engine_of
+
+AUTO = "auto"
 
 
 def build(
@@ -25,7 +27,9 @@ def build(
     evaluation: str | Path,
     output: str | Path,
     tflite: str | Path | None = None,
+    waive: str | None = None,
     stage: Callable[[str, int, int], None] | None = None,
+    scored: Callable[[Sequence[Any]], None] | None = None,
 ) -> Bundle:
     """Quantize a float network, compile it for a target, hold it against its float reference, and write a bundle.
 
@@ -35,12 +39,15 @@ def build(
         model: zoo name whose spec the graph follows.
         spec: of a network of the user's own, a TOML file (``docs/bring-your-own.md``); instead of ``model``.
         target: engine, or profile of a board such as ``"raspberry-pi-5"``.
-        recipe: name such as ``"int8"``, or path of a TOML file.
-        calibration: folder of pictures; may be None for a float recipe.
+        recipe: name such as ``"int8"``, or path of a TOML file; ``"auto"`` tries those that fit the target and keeps the
+            fastest here that passes.
+        calibration: folder of pictures; may be None for a recipe that quantizes no activation.
         evaluation: folder of labelled pictures that calibration does not see.
         output: the ``.edge`` file to write.
         tflite: float TFLite file for the tflite target; None takes the ONNX file's neighbour.
+        waive: a reason to write the bundle even if its accuracy gate fails; it is stored, and shown at every load.
         stage: called with (stage, done, of) as the work goes on.
+        scored: with ``"auto"``, called with what each recipe scored (``edge_quantize.auto.Candidate``).
 
     Returns:
         The bundle that was written.
@@ -49,15 +56,26 @@ def build(
         InputError: a file is missing or unreadable, or graph and spec differ.
         CalibrationFailed: the calibration set cannot be used.
         GateFailed: accuracy fell by more than the recipe allows; its report says where; nothing is written.
+        UnsupportedRecipe: the target cannot follow the recipe.
         CompileFailed: the engine's tools refused the network.
         MissingDependency: a host tool is not installed.
     """
     if (model is None) == (spec is None):
         raise InputError("a build needs either a model or a spec", remedy="name a zoo model, or a spec file")
+    if waive is not None and (not waive.strip() or not waive.isprintable()):
+        raise InputError("the waiver's reason is empty or not one line of text", remedy="say why in one line")
     if str(output) == str(onnx):
         raise InputError("output and onnx are the same file", remedy="choose another output")
-    floor: Any = importlib.import_module("edge_quantize.build")
-    extra = {} if stage is None else {"stage": stage}
+    extra: dict[str, Any] = {} if stage is None else {"stage": stage}
+    if recipe == AUTO:
+        if waive is not None:
+            raise InputError(
+                "auto keeps what passes: nothing can be waived", remedy="name a recipe to waive its gate"
+            )
+        extra |= {} if scored is None else {"scored": scored}
+    else:
+        extra |= {"recipe": recipe, "waive": waive}
+    floor: Any = importlib.import_module(f"edge_quantize.{AUTO if recipe == AUTO else 'build'}")
     with ExitStack() as stack:
         if spec is not None:
             own: Any = importlib.import_module("edge_quantize.own")
@@ -68,7 +86,6 @@ def build(
             onnx,
             spec=network,
             engine=engine_of(target),
-            recipe=recipe,
             calibration=calibration,
             evaluation=evaluation,
             output=output,

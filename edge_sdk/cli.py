@@ -25,8 +25,16 @@ from edge_sdk.model import Model, load, names_a_file
 from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
 from edge_sdk.schema import to_plain
 from edge_sdk.sources import open_source
+from edge_sdk.spec import Recipe
 from edge_sdk.target import available_targets
-from edge_sdk.terminal import bundle_path, engine_options, load_asked, print_gate, print_json
+from edge_sdk.terminal import (
+    bundle_path,
+    engine_options,
+    load_asked,
+    print_gate,
+    print_json,
+    shown_coverage,
+)
 
 FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
 """Modules of the floors above that add verbs of their own, by name as a target is found."""
@@ -112,6 +120,7 @@ def _zoo(args: argparse.Namespace) -> int:
                     "relative_latency": zoo.latency_here(shipped),
                     "engine_installed": shipped.target in installed,
                     "gate": {n: m.compiled for n, m in bundle.manifest.gate.metrics.items()},
+                    "waiver": bundle.manifest.gate.waiver,
                     "file": str(shipped.path),
                 }
             )
@@ -121,6 +130,7 @@ def _zoo(args: argparse.Namespace) -> int:
     print(f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}  {'ENGINE':<15}GATE")
     for row in rows:
         gate = "  ".join(f"{name} {value:.3f}" for name, value in sorted(row["gate"].items()))
+        gate += "" if row["waiver"] is None else f"  WAIVED: {row['waiver']}"
         engine = "installed" if row["engine_installed"] else "not installed"
         print(
             f"{row['model']:<14}{row['target']:<13}{row['precision']:<11}{row['megabytes']:>5}"
@@ -199,8 +209,13 @@ def _inspect(args: argparse.Namespace) -> int:
         ("runs on", f"{manifest.target} {manifest.recipe.precision}"),
         ("built with", ", ".join(f"{k} {v}" for k, v in manifest.fingerprint.items())),
         ("producer", manifest.producer),
-        ("recipe", manifest.recipe.name),
+        ("recipe", _recipe(manifest.recipe)),
         ("calibrated on", f"{calibration.items} pictures, {calibration.sha256[:12]}" if calibration else "-"),
+        *(
+            [("covering", shown_coverage(calibration.coverage))]
+            if calibration and calibration.coverage
+            else []
+        ),
         ("signature", "present, not verified by this version" if bundle.signature else "none"),
         ("licence", spec.licence),
         *[("trained from", line) for line in spec.provenance],
@@ -211,6 +226,13 @@ def _inspect(args: argparse.Namespace) -> int:
     for name, entry in manifest.files.items():
         print(f"  {entry.sha256[:12]} {entry.bytes:>10,}  {name}")
     return 0
+
+
+def _recipe(recipe: Recipe) -> str:
+    """Its name, and what it changes where its name does not say so."""
+    fields = to_plain(recipe).items()
+    said = [f"{k} {v}" for k, v in fields if k not in ("name", "precision", "calibration_items", "gate")]
+    return ", ".join([recipe.name, *said])
 
 
 def _verify(args: argparse.Namespace) -> int:

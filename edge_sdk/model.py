@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from edge_sdk.tasks import AnyTask, ClassificationTask, LivenessTask, task_of
 from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
 
+_LOG = logging.getLogger("edge_sdk")
+
 Result = TypeVar("Result", bound=Detections | Classifications | Liveness)
 
 
@@ -51,7 +54,7 @@ class ModelInfo:
         input_size: (width, height) of the network's canvas.
         target: engine that runs it.
         precision: of its graph.
-        gate: what the accuracy gate measured.
+        gate: what the accuracy gate measured; its ``waiver`` says why the bundle exists although it failed.
         licence: of the weights.
         sha256: identity of the bundle.
         chosen: why this bundle was taken.
@@ -284,6 +287,12 @@ def load(
                 f"{model} has {what} {is_!r}, {asked!r} was asked for",
                 remedy=f"leave {what} out, or name another bundle",
             )
+    if manifest.gate.waiver is not None:
+        _LOG.warning(
+            "%s did not pass its accuracy gate; waived: %s (edge-sdk inspect shows what was lost)",
+            model,
+            manifest.gate.waiver,
+        )
     task = task_of(manifest.spec, confidence=confidence)
     own = find_target(manifest.target)
     now, later, why = _serving(own, bundle.artifact, manifest.spec, tuple(prefer), settings)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_sdk import zoo
-from edge_sdk.bundle import Bundle
+from edge_sdk.bundle import Bundle, Coverage
 from edge_sdk.errors import InputError
 from edge_sdk.model import Model, load, names_a_file
 from edge_sdk.schema import to_plain
@@ -88,13 +88,31 @@ def bundle_path(name: str) -> Path:
 
 def print_gate(bundle: Bundle) -> None:
     """Print what the accuracy gate measured, a line a metric."""
-    gate = bundle.manifest.gate
-    print(f"gate passed on {gate.evaluation.items} held-out pictures:")
+    gate, confidence = bundle.manifest.gate, bundle.manifest.recipe.gate.confidence
+    verdict = "passed" if gate.waiver is None else f"WAIVED ({gate.waiver})"
+    print(
+        f"gate {verdict} on {gate.evaluation.items} held-out pictures, bounds at {confidence:.0%} confidence:"
+    )
     for name, m in gate.metrics.items():
+        bounds = "" if m.low is None or m.high is None else f" ({m.low:+.4f} .. {m.high:+.4f})"
         print(
-            f"  {name:<10}float {m.reference:.4f}   compiled {m.compiled:.4f}   "
-            f"{m.compiled - m.reference:+.4f} (allowed -{m.max_drop:g})"
+            f"  {name:<12}float {m.reference:.4f}   compiled {m.compiled:.4f}   "
+            f"{m.compiled - m.reference:+.4f}{bounds}   allowed {m.max_drop:g}"
         )
+
+
+def shown_coverage(coverage: Coverage) -> str:
+    """What a calibration set covers, on one line: 5th, 50th and 95th percentile."""
+    parts = [
+        ("brightness", coverage.brightness),
+        ("contrast", coverage.contrast),
+        ("faces", coverage.face_size),
+    ]
+    shown = [f"{name} {' / '.join(f'{v:.0f}' for v in values)}" for name, values in parts if values]
+    if coverage.face_size:
+        shown[-1] += " px"
+    shown += [f"{label} {count}" for label, count in (coverage.per_class or {}).items()]
+    return ", ".join(shown)
 
 
 @contextmanager

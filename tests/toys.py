@@ -56,6 +56,22 @@ FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"ma
 INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05, "uar": 0.05}))
 
 
+def write_recipe(folder: Path, precision: str, *, items: int = 16, **changes) -> Path:
+    """A recipe whose limits forty pictures can show."""
+    keys = {"name": f"toy-{precision}", "precision": precision, "calibration_items": items, **changes}
+    if not precision.startswith("int8") or precision == "int8-wonly":
+        keys["calibration_items"] = 0
+    limits = dict.fromkeys(("map50", "accuracy", "uar", "macro_f1", "apcer_worst", "bpcer"), 0.1)
+    tables = (keys, limits)
+    texts = [
+        "\n".join(f"{k} = {v if isinstance(v, (int, float)) else repr(v)}" for k, v in t.items())
+        for t in tables
+    ]
+    path = folder / f"{keys['name']}.toml"
+    path.write_text("\n[gate.max_drop]\n".join(texts) + "\n")
+    return path
+
+
 def write_classifier_onnx(path: Path) -> Path:
     """A classifier that answers with the mean red less the mean green of a crop, and the reverse."""
     import onnx

@@ -27,7 +27,6 @@ import numpy as np
 
 from edge_benchmarks import command
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.stats import Samples
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
@@ -36,13 +35,11 @@ from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, find_target
 from edge_sdk.tasks import task_of
-from edge_sdk.tensors import Array
-from edge_sdk.timing import now_ns
+from edge_sdk.timing import now_ns, take_turns
 
 REFERENCE = ("onnxruntime", "fp32")
 DEFAULT_ONNX = Path("training/weights/fer-yolo11n.onnx")
 INPUTS = 16
-WARM_UP = 10
 DRAWS = 1000
 
 
@@ -130,7 +127,7 @@ def shares(
             stack.callback(sessions[None].close)
         task = task_of(spec)
         inputs = [task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
-        taken = take_turns(sessions, inputs, rounds, clock)
+        taken = take_turns({name: s.infer for name, s in sessions.items()}, inputs, rounds, clock)
     # A reference that is among the bundles is itself: 1.00, not a second engine and its noise.
     base = taken[twin]
     drawn = np.random.default_rng(0).integers(0, rounds, (DRAWS, rounds))
@@ -141,26 +138,6 @@ def shares(
         middle = float(np.median(taken[path]))
         found[path] = Share(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
     return float(np.median(base)) / 1e6, found
-
-
-def take_turns(
-    sessions: Mapping[str | Path | None, Session],
-    inputs: Sequence[Array],
-    rounds: int,
-    clock: Callable[[], int],
-) -> dict[str | Path | None, Samples]:
-    """Nanoseconds of each session's ``infer``, (rounds,), turn about, the first of a round changing."""
-    order = list(sessions)
-    taken = {name: np.empty(rounds, np.int64) for name in order}
-    for turn in range(-WARM_UP, rounds):
-        pixels = inputs[turn % len(inputs)]
-        first = turn % len(order)
-        for name in order[first:] + order[:first]:
-            before = clock()
-            sessions[name].infer(pixels)
-            if turn >= 0:
-                taken[name][turn] = clock() - before
-    return taken
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edge_quantize.data import (
-    LabelledPicture,
-    calibration_pictures,
-    calibration_tensors,
-    digest,
-    read_labelled,
-    sha256,
-)
-from edge_quantize.gate import check_alive, compare, examine
+from edge_quantize.calibration import CalibrationSet, calibration_set
+from edge_quantize.data import check_classes, digest, read_labelled
+from edge_quantize.gate import check_alive, compare, examine, outputs_of
 from edge_quantize.recipe import read_recipe
-from edge_quantize.report import Report
+from edge_quantize.report import CLASS_MEANS, Report
 from edge_sdk import __version__
 from edge_sdk.bundle import Bundle, DataDigest, GoldenCase
-from edge_sdk.errors import CalibrationFailed, InputError
+from edge_sdk.errors import CompileFailed, InputError, LoadFailed
 from edge_sdk.image import Image, read_image
 from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import FloatModel, LoadOptions, Target, find_target, is_installed, stand_in
-from edge_sdk.tasks import AnyTask, task_of
+from edge_sdk.target import (
+    Artifact,
+    FloatModel,
+    LoadOptions,
+    Session,
+    Target,
+    find_target,
+    is_installed,
+    stand_in,
+)
+from edge_sdk.tasks import task_of
 from edge_sdk.tensors import Array
 
 Stage = Callable[[str, int, int], None]
@@ -37,18 +41,173 @@ colours."""
 
 REFERENCE_RECIPE = "fp32"
 REFERENCE_TARGET = "onnxruntime"
+_KNOWN_DOMAINS = ("com.microsoft", "ai.onnx.ml")
+"""Beside ONNX's own: a float graph may hold what onnxruntime's optimizers made."""
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The float network's figures on a held-out set, so that several builds measure it once."""
+    """The float network on a held-out set, so that several builds measure it once.
+
+    Attributes:
+        evaluation: the set.
+        report: the network's figures.
+        probes: what it answers to a few of the pictures and the golden frame, (frames, ...) each output.
+    """
 
     evaluation: DataDigest
     report: Report
+    probes: Mapping[str, Array]
+
+
+class Workbench:
+    """A float network with the pictures that calibrate and gate it: read and measured once, for any number of bundles.
+
+    Args:
+        onnx: float graph with the spec's tensors.
+        spec: of the network.
+        calibration: folder of pictures; not needed for what quantizes no activation.
+        evaluation: folder of labelled pictures that calibration does not see.
+        tflite: float TFLite file, which the tflite target compiles; None takes the ONNX file's neighbour.
+        stage: progress.
+        reference: from an earlier build of the same network with the same evaluation set.
+
+    Attributes:
+        model: the float network.
+        task: that surrounds it.
+        items: the held-out pictures.
+        evaluation: their digest.
+
+    Raises:
+        InputError: a file is missing, graph and spec differ, or no target could compile the graph.
+    """
+
+    def __init__(
+        self,
+        onnx: str | Path,
+        *,
+        spec: ModelSpec,
+        calibration: str | Path | None,
+        evaluation: str | Path,
+        tflite: str | Path | None = None,
+        stage: Stage = silent,
+        reference: Reference | None = None,
+    ) -> None:
+        self.model = _float_model(Path(onnx), None if tflite is None else Path(tflite), spec)
+        check_graph(self.model)
+        self.task, self.stage = task_of(spec), stage
+        stage("read", 0, 1)
+        self.items = read_labelled(Path(evaluation), spec.labels)
+        self.evaluation = digest([item.path for item in self.items])
+        self._folders = (calibration, Path(evaluation))
+        self._sets: dict[int, CalibrationSet | None] = {}
+        known = reference is not None and reference.evaluation == self.evaluation
+        self._reference = reference if known else None
+        stage("read", 1, 1)
+
+    @property
+    def reference(self) -> Reference:
+        """The float network's figures, measured when they are first asked for."""
+        if self._reference is None:
+            with float_session(self.model) as session:
+                report = examine(session, self.task, self.items, lambda d, t: self.stage("gate: float", d, t))
+                probes = outputs_of(session, self.probes())
+            self._reference = Reference(self.evaluation, report, probes)
+        return self._reference
+
+    def calibration(self, recipe: Recipe) -> CalibrationSet | None:
+        """The set that a recipe calibrates on; None where it calibrates nothing; see :func:`calibration_set`."""
+        count = recipe.calibration_items
+        if count not in self._sets:
+            with float_session(self.model) as session:
+                self._sets[count] = calibration_set(self._folders[0], recipe, self.task, self.items, session)
+        return self._sets[count]
+
+    def probes(self) -> list[Array]:
+        """Input tensors of a few held-out pictures and of the golden frame."""
+        some = self.items[:: max(1, len(self.items) // 8)]
+        frames = [*(read_image(item.path) for item in some), golden_frame()]
+        return [self.task.preprocess(frame)[0].copy() for frame in frames]
+
+    def compile(self, target: Target, recipe: Recipe) -> Artifact:
+        """The network as a target runs it by a recipe, not gated yet."""
+        chosen = self.calibration(recipe)
+        self.stage("compile", 0, 1)
+        artifact = target.compile(self.model, recipe=recipe, calibration=chosen.tensors if chosen else ())
+        self.stage("compile", 1, 1)
+        return artifact
+
+    def load(self, target: Target, artifact: Artifact) -> Session:
+        """A session of what was just compiled; an engine that refuses it makes the compilation a failure."""
+        try:
+            return runner_of(target).load(artifact, self.model.spec, options=LoadOptions())
+        except LoadFailed as error:
+            raise CompileFailed(
+                error.message, remedy="use another recipe or target for this network"
+            ) from error
+
+    def bundle(self, target: Target, recipe: Recipe, *, waive: str | None = None) -> Bundle:
+        """Compile and gate one bundle; it is not written.
+
+        Args:
+            target: to compile for.
+            recipe: to compile by.
+            waive: a reason to accept a bundle whose accuracy gate fails; it travels in the bundle. An output that is
+                constant, saturated or not finite is no question of accuracy and cannot be waived.
+
+        Raises:
+            InputError: the gate limits a mean over classes, and the held-out set lacks one.
+            CalibrationFailed: the calibration set cannot be used.
+            UnsupportedRecipe: the target cannot follow the recipe.
+            CompileFailed: the engine's tools refused the network.
+            GateFailed: accuracy was not shown to have fallen by no more than the recipe allows.
+        """
+        spec = self.model.spec
+        if CLASS_MEANS & set(recipe.gate.max_drop):
+            check_classes(self.items, spec.labels, self._folders[1])
+        artifact = self.compile(target, recipe)
+        reference = self.reference
+        session = self.load(target, artifact)
+        try:
+            ratios = check_alive(session, self.probes(), reference.probes)
+            compiled = examine(
+                session, self.task, self.items, lambda d, t: self.stage("gate: compiled", d, t)
+            )
+            result = compare(
+                reference.report,
+                compiled,
+                recipe.gate,
+                self.evaluation,
+                outputs_db=ratios,
+                engine=None if (runner := runner_of(target)) is target else runner.name,
+                waive=waive,
+            )
+            pixels, _ = self.task.preprocess(golden_frame())
+            outputs = {n: v.astype(np.float16) for n, v in session.infer(pixels).items()}
+        finally:
+            session.close()
+        chosen = self.calibration(recipe)
+        return Bundle.create(
+            producer=f"face-edge-sdk {__version__}",
+            spec=spec,
+            recipe=recipe,
+            target=target.name,
+            artifact=artifact,
+            calibration=chosen.digest if chosen else None,
+            gate=result,
+            golden=(GoldenCase(golden_frame(), outputs),),
+            min_snr_db=MIN_GOLDEN_SNR_DB,
+        )
+
+    def write(self, bundle: Bundle, output: str | Path) -> None:
+        """Write a bundle, whole or not at all."""
+        self.stage("write", 0, 1)
+        bundle.write(output)
+        self.stage("write", 1, 1)
 
 
 def build(
@@ -61,7 +220,8 @@ def build(
     evaluation: str | Path,
     output: str | Path,
     tflite: str | Path | None = None,
-    stage: Stage = _silent,
+    waive: str | None = None,
+    stage: Stage = silent,
     reference: Reference | None = None,
 ) -> Bundle:
     """Quantize, compile, gate and write one bundle.
@@ -71,110 +231,116 @@ def build(
         spec: of the network.
         engine: name of the target.
         recipe: name, or path of a TOML file.
-        calibration: folder of pictures; not needed for float.
+        calibration: folder of pictures; not needed for what quantizes no activation.
         evaluation: folder of labelled pictures that calibration does not see.
         output: file to write.
         tflite: float TFLite file, which the tflite target compiles; None takes the ONNX file's neighbour.
+        waive: a reason to write the bundle even if its accuracy gate fails.
         stage: progress.
         reference: from an earlier build of the same network with the same evaluation set.
 
     Raises:
-        InputError: a file is missing, or graph and spec differ.
-        CalibrationFailed: the calibration set cannot be used.
-        CompileFailed: the engine's tools refused the network.
-        GateFailed: accuracy fell by more than the recipe allows; nothing is written.
+        EdgeError: what :class:`Workbench` and its ``bundle`` raise; nothing is written.
     """
-    target = find_target(engine)
-    settings = read_recipe(recipe)
-    if not Path(output).absolute().parent.is_dir():
-        raise InputError(f"no folder for {output}", remedy="make it first: nothing was built")
-    model = _float_model(Path(onnx), None if tflite is None else Path(tflite), spec)
-    check_graph(model)
-    task = task_of(spec)
-    stage("read", 0, 1)
-    items = read_labelled(Path(evaluation), spec.labels)
-    evaluation_digest = digest([item.path for item in items])
-    tensors, calibration_digest = _calibrate(settings, calibration, task, items)
-    stage("read", 1, 1)
-    stage("compile", 0, 1)
-    artifact = target.compile(model, recipe=settings, calibration=tensors)
-    stage("compile", 1, 1)
-    if reference is None or reference.evaluation != evaluation_digest:
-        reference = measure_reference(model, task, Path(evaluation), stage)
-    runner = _runner(target)
-    session = runner.load(artifact, spec, options=LoadOptions())
-    try:
-        probes = [task.preprocess(read_image(item.path))[0].copy() for item in items[:: _step(items)]]
-        check_alive(session, [*probes, task.preprocess(golden_frame())[0].copy()])
-        compiled = examine(session, task, items, lambda d, t: stage("gate: compiled", d, t))
-        result = compare(reference.report, compiled, settings.gate, evaluation_digest)
-        pixels, _ = task.preprocess(golden_frame())
-        outputs = {n: v.astype(np.float16) for n, v in session.infer(pixels).items()}
-    finally:
-        session.close()
-    if runner is not target:
-        result = replace(result, engine=runner.name)
-    bundle = Bundle.create(
-        producer=f"face-edge-sdk {__version__}",
+    target, settings = find_target(engine), read_recipe(recipe)
+    check_output(output)
+    bench = Workbench(
+        onnx,
         spec=spec,
-        recipe=settings,
-        target=target.name,
-        artifact=artifact,
-        calibration=calibration_digest,
-        gate=result,
-        golden=(GoldenCase(golden_frame(), outputs),),
-        min_snr_db=MIN_GOLDEN_SNR_DB,
+        calibration=calibration,
+        evaluation=evaluation,
+        tflite=tflite,
+        stage=stage,
+        reference=reference,
     )
-    stage("write", 0, 1)
-    bundle.write(output)
-    stage("write", 1, 1)
+    bundle = bench.bundle(target, settings, waive=waive)
+    bench.write(bundle, output)
     return bundle
 
 
-def _runner(target: Target) -> Target:
+def check_output(output: str | Path) -> None:
+    """Refuse a file that could not be written in the end (InputError)."""
+    if not Path(output).absolute().parent.is_dir():
+        raise InputError(f"no folder for {output}", remedy="make it first: nothing was built")
+
+
+def runner_of(target: Target) -> Target:
     """Who runs the artifact for the gate: its own engine, or where that is not here, its stand-in."""
     other = stand_in(target)
     return target if other is None or is_installed(target) else other
 
 
-def measure_reference(
-    model: FloatModel, task: AnyTask, evaluation: Path, stage: Stage = _silent
-) -> Reference:
-    """Examine the float graph in onnxruntime."""
-    items = read_labelled(evaluation, model.spec.labels)
+@contextmanager
+def float_session(model: FloatModel) -> Iterator[Session]:
+    """The float graph in onnxruntime: the reference."""
     target: Target = find_target(REFERENCE_TARGET)
     artifact = target.compile(model, recipe=read_recipe(REFERENCE_RECIPE), calibration=())
     session = target.load(artifact, model.spec, options=LoadOptions())
     try:
-        report = examine(session, task, items, lambda d, t: stage("gate: float", d, t))
+        yield session
     finally:
         session.close()
-    return Reference(digest([item.path for item in items]), report)
 
 
 def check_graph(model: FloatModel) -> None:
-    """Compare the ONNX graph's inputs and outputs with the spec.
+    """Refuse a graph that is not the spec's, or that no target could compile.
 
     Raises:
-        InputError: a tensor is missing or has another shape or type.
+        InputError: naming the tensor or node: a missing tensor, another shape or type, a dynamic shape, a weight that
+            is not finite, an operator that ONNX does not define, an opset from the future, or weights in another file.
     """
     import onnx
 
+    remedy = "export it with fixed shapes, uint8 pixels in and one raw map an output, opset 17"
     try:
-        graph = onnx.load(str(model.onnx), load_external_data=False).graph
+        loaded = onnx.load(str(model.onnx), load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own errors share no base class
         raise InputError(f"{model.onnx} is not an ONNX file: {error}", remedy="export it again") from error
+    graph = loaded.graph
     found = {}
     for value in (*graph.input, *graph.output):
         kind = value.type.tensor_type
-        shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+        shape = tuple(
+            d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in kind.shape.dim
+        )
         found[value.name] = (shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
     for tensor in (model.spec.input, *model.spec.outputs):
-        if found.get(tensor.name) != (tensor.shape, tensor.dtype):
+        if tensor.name not in found:
+            problem = f"the graph has {', '.join(sorted(found))}"
+        elif any(isinstance(size, str) for size in found[tensor.name][0]):
+            problem = f"its shape in the graph is dynamic: {found[tensor.name][0]}"
+        elif found[tensor.name] != (tensor.shape, tensor.dtype):
+            problem = f"the graph has {found[tensor.name]}"
+        else:
+            continue
+        raise InputError(
+            f"{model.onnx}: the spec wants tensor {tensor.name!r} {tensor.dtype} {tensor.shape}, {problem}",
+            remedy=remedy,
+        )
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in loaded.opset_import}
+    if opsets.get("ai.onnx", 1) > (newest := onnx.defs.onnx_opset_version()):
+        raise InputError(
+            f"{model.onnx} has opset {opsets['ai.onnx']}, newer than the {newest} that is known here",
+            remedy=remedy,
+        )
+    for node in graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if not onnx.defs.has(node.op_type, opsets.get("ai.onnx", 1), domain) and domain not in _KNOWN_DOMAINS:
             raise InputError(
-                f"{model.onnx}: the spec wants tensor {tensor.name!r} {tensor.dtype} {tensor.shape}, "
-                f"the graph has {found.get(tensor.name, 'none of this name')}",
-                remedy="export it with fixed shapes, uint8 pixels in and one raw map an output",
+                f"{model.onnx}: node {node.name or node.output[0]!r} is a {node.domain or 'ai.onnx'}.{node.op_type}, "
+                "which ONNX does not define",
+                remedy="export it with standard operators, or cut it off: nothing custom runs on a device",
+            )
+    for weight in graph.initializer:
+        if weight.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(
+                f"{model.onnx}: weight {weight.name!r} lies in another file",
+                remedy="export with external_data=False",
+            )
+        if not np.isfinite(onnx.numpy_helper.to_array(weight)).all():
+            raise InputError(
+                f"{model.onnx}: weight {weight.name!r} holds a value that is not finite",
+                remedy="the training diverged or the export is damaged: export from a good checkpoint",
             )
 
 
@@ -204,10 +370,6 @@ def golden_frame() -> Image:
     return frame.astype(np.uint8)
 
 
-def _step(items: object) -> int:
-    return max(1, len(items) // 8)  # type: ignore[arg-type]
-
-
 def _float_model(onnx: Path, tflite: Path | None, spec: ModelSpec) -> FloatModel:
     if not onnx.is_file():
         raise InputError(f"no ONNX file {onnx}", remedy="check the path")
@@ -216,25 +378,3 @@ def _float_model(onnx: Path, tflite: Path | None, spec: ModelSpec) -> FloatModel
     if tflite is not None and not tflite.is_file():
         raise InputError(f"no TFLite file {tflite}", remedy="check the path")
     return FloatModel(spec, onnx, tflite)
-
-
-def _calibrate(
-    recipe: Recipe, calibration: str | Path | None, task: AnyTask, held_out: Sequence[LabelledPicture]
-) -> tuple[list[Array], DataDigest | None]:
-    if recipe.calibration_items == 0:
-        return [], None
-    if calibration is None:
-        raise InputError(
-            f"recipe {recipe.name} needs calibration pictures",
-            remedy="give --calibration a folder of pictures like the device's",
-        )
-    chosen = calibration_pictures(Path(calibration), recipe.calibration_items)
-    seen = {sha256(item.path): item.path for item in held_out}
-    if both := [(path, seen[found]) for path in chosen if (found := sha256(path)) in seen]:
-        ours, theirs = both[0]
-        raise CalibrationFailed(
-            f"{len(both)} of {len(chosen)} calibration pictures are in the evaluation set too, such as {ours} "
-            f"({theirs}): the gate would measure what the ranges were made from",
-            remedy="calibrate on other pictures than those the gate holds out",
-        )
-    return calibration_tensors(chosen, task), digest(chosen)

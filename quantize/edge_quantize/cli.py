@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from edge_quantize import data, gate
+from edge_quantize.auto import Candidate
 from edge_sdk import zoo
 from edge_sdk.build import build
 from edge_sdk.bundle import Bundle
@@ -20,6 +24,7 @@ from edge_sdk.terminal import (
     print_gate,
     print_json,
     progress,
+    shown_coverage,
     stdout_is_ours,
 )
 
@@ -37,7 +42,11 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--recipe",
         metavar="NAME",
-        help="recipe or .toml file (default: the first precision of the board's profile; int8 for an engine)",
+        help="recipe, .toml file, or auto: the fastest here that passes (default: the first precision of the board's "
+        "profile; int8 for an engine)",
+    )
+    sub.add_argument(
+        "--waive", metavar="REASON", help="write the bundle even if its gate fails; shown at every load"
     )
     sub.add_argument("--calibration", type=Path, metavar="PATH", help="folder of pictures")
     sub.add_argument(
@@ -57,25 +66,72 @@ def _build(args: argparse.Namespace) -> int:
         raise InputError("build needs either a MODEL or a --spec", remedy="name a zoo model, or --spec FILE")
     if args.spec is not None and args.onnx is None:
         raise InputError("--spec describes a network that --onnx names", remedy="add --onnx FILE")
-    with progress() as stage, stdout_is_ours():
-        bundle = build(
-            args.onnx or zoo.float_source(args.model),
-            model=args.model,
-            spec=args.spec,
-            target=args.target,
-            recipe=args.recipe or default_recipe(args.target),
-            calibration=args.calibration,
-            evaluation=args.evaluation,
-            output=args.output,
-            tflite=args.tflite,
-            stage=stage,
-        )
+    scored: list[Any] = []
+    try:
+        with progress() as stage, stdout_is_ours():
+            bundle = _built(args, stage, scored.extend)
+    finally:
+        # Also when nothing passed: then it says why. JSON on stdout stays one document.
+        if scored and not (args.json and sys.exc_info()[0] is None):
+            print_candidates(scored, sys.stderr if args.json else sys.stdout)
     if args.json:
-        print_json({"bundle": str(args.output), **_summary(bundle)})
-    else:
-        print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
-        print_gate(bundle)
+        rows = {"candidates": [to_plain(row) for row in scored]} if scored else {}
+        print_json({"bundle": str(args.output), **_summary(bundle), **rows})
+        return 0
+    manifest = bundle.manifest
+    size = args.output.stat().st_size / 1e6
+    print(f"wrote {args.output}: {manifest.target} {manifest.recipe.name}, {size:.1f} MB")
+    if manifest.calibration and manifest.calibration.coverage:
+        print(
+            f"calibrated on {manifest.calibration.items} pictures: {shown_coverage(manifest.calibration.coverage)}"
+        )
+    print_gate(bundle)
+    if args.waive and manifest.gate.waiver is None:
+        print("the gate passed: the waiver was not needed and is not stored")
     return 0
+
+
+def _built(
+    args: argparse.Namespace,
+    stage: Callable[[str, int, int], None],
+    scored: Callable[[Sequence[Any]], None],
+) -> Bundle:
+    return build(
+        args.onnx or zoo.float_source(args.model),
+        model=args.model,
+        spec=args.spec,
+        target=args.target,
+        recipe=args.recipe or default_recipe(args.target),
+        calibration=args.calibration,
+        evaluation=args.evaluation,
+        output=args.output,
+        tflite=args.tflite,
+        waive=args.waive,
+        stage=stage,
+        scored=scored,
+    )
+
+
+def print_candidates(candidates: Sequence[Candidate], to: TextIO) -> None:
+    """Print what every recipe of a search scored."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("recipe", "outcome"):
+        table.add_column(name, no_wrap=True)
+    for name in ("MB", "time / float"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("compiled - float, and its bounds; or why not", overflow="fold")
+    for c in candidates:
+        figures = [
+            f"{n} {m.compiled - m.reference:+.4f} ({m.low or 0:+.4f} .. {m.high or 0:+.4f})"
+            for n, m in (c.metrics or {}).items()
+        ]
+        ratio = "-" if c.relative_latency is None else f"{c.relative_latency:.2f}"
+        size = f"{c.bytes / 1e6:.1f}" if c.bytes else "-"
+        table.add_row(c.recipe, c.outcome, size, ratio, c.reason or "\n".join(figures))
+    Console(file=to, width=None if to.isatty() else 120, highlight=False).print(table)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -96,7 +152,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             {
                 "bundle": args.bundle,
                 "data": {"path": str(args.data), "items": digest.items, "sha256": digest.sha256},
-                **to_plain(report),
+                **to_plain(dataclasses.replace(report, sample=None)),
             }
         )
         return 0
@@ -114,5 +170,7 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
         "sha256": bundle.sha256,
         "target": bundle.manifest.target,
         "precision": bundle.manifest.recipe.precision,
+        "recipe": to_plain(bundle.manifest.recipe),
+        "calibration": to_plain(bundle.manifest.calibration),
         "gate": to_plain(bundle.manifest.gate),
     }

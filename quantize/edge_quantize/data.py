@@ -21,12 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.bundle import DataDigest
-from edge_sdk.errors import CalibrationFailed, InputError
+from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.sources.files import PICTURES
 from edge_sdk.spec import LIVENESS_LABELS
-from edge_sdk.tasks import AnyTask
-from edge_sdk.tensors import Array
 
 BONA_FIDE = "bona_fide"
 """Folder of bona fide pictures; every other folder beside it is an attack species."""
@@ -85,42 +83,27 @@ def sha256(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
+def check_classes(items: Sequence[LabelledPicture], labels: Sequence[str], folder: Path) -> None:
+    """Refuse a held-out set that lacks a class: nothing would be known of it.
+
+    Raises:
+        InputError: naming the class.
+    """
+    seen = np.unique(np.concatenate([item.classes for item in items]))
+    if missing := [label for index, label in enumerate(labels) if index not in seen]:
+        raise InputError(
+            f"no face of {', '.join(missing)} among the {len(items)} pictures in {folder}: the gate would not see "
+            "what becomes of it",
+            remedy="add labelled pictures of every class that the model answers with",
+        )
+
+
 def digest(paths: Sequence[Path]) -> DataDigest:
     """One SHA-256 over the files' contents in the given order."""
     total = hashlib.sha256()
     for path in paths:
         total.update(sha256(path))
     return DataDigest(len(paths), total.hexdigest())
-
-
-def calibration_pictures(folder: Path, count: int) -> list[Path]:
-    """``count`` pictures, evenly spaced over a folder of any layout in name order; all if it has fewer.
-
-    Raises:
-        CalibrationFailed: no pictures.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
-    if not paths:
-        raise CalibrationFailed(
-            f"no pictures in {folder}", remedy="give a folder of pictures like those of the device"
-        )
-    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
-
-
-def calibration_tensors(paths: Sequence[Path], task: AnyTask) -> list[Array]:
-    """Input tensors of pictures, through the task's own preprocess, the same that runs on the device.
-
-    Raises:
-        CalibrationFailed: pictures that show nothing.
-    """
-    tensors = [task.preprocess(read_image(path))[0].copy() for path in paths]
-    contrasts = [float(t.astype(np.float32).std()) for t in tensors]
-    if np.std(contrasts) + np.mean(contrasts) < 2:
-        raise CalibrationFailed(
-            f"the {len(paths)} calibration pictures beside {paths[0]} are blank: ranges from them mean nothing",
-            remedy="give real pictures",
-        )
-    return tensors
 
 
 def read_pictures(items: Sequence[LabelledPicture]) -> Iterator[tuple[LabelledPicture, Image]]:

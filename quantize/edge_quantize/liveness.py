@@ -14,14 +14,14 @@ network cannot judge counts as rejected: it fails closed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_quantize.classification import box_of, sklearn_metrics
 from edge_quantize.data import BONA_FIDE, LabelledPicture, read_pictures
-from edge_quantize.report import METRICS, Floats, Metric, Progress, Report, with_intervals
+from edge_quantize.report import METRICS, Floats, Metric, Progress, Report, Sample, with_intervals
 from edge_sdk.errors import InputError
 from edge_sdk.target import Session
 from edge_sdk.tasks import LivenessTask
@@ -92,6 +92,18 @@ def evaluate(found: Floats, groups: Sequence[str], threshold: float, *, seed: in
         everything = {"apcer_worst": worst_rate, "bpcer": rejected, "acer": (worst_rate + rejected) / 2}
         return {**everything, "d_eer": eers[hardest], **points, "auc": float(area)}
 
+    kinds, which = np.unique(names, return_inverse=True)
+    sizes = dict(zip(kinds.tolist(), np.bincount(which).tolist(), strict=True))
+    smallest = min(size for name, size in sizes.items() if name != BONA_FIDE)
+
+    def gated(weights: Floats, asked: Collection[str]) -> dict[str, float]:
+        rates = np.bincount(which, accepted * weights) / np.bincount(which, weights)
+        by_group = dict(zip(kinds.tolist(), rates.tolist(), strict=True))
+        rejected = 1 - by_group.pop(BONA_FIDE)
+        passed = max(by_group.values())
+        found = {"apcer_worst": passed, "bpcer": rejected, "acer": (passed + rejected) / 2}
+        return {name: found[name] for name in asked}
+
     point = figures(np.ones(len(found)))
     metrics = with_intervals(point, figures, len(found), seed, strata=groups)
     metrics["apcer_worst"] = clopper_pearson(*counts[worst])
@@ -113,6 +125,15 @@ def evaluate(found: Floats, groups: Sequence[str], threshold: float, *, seed: in
             [int(genuine.sum()) - turned_away, turned_away],
             *([p, t - p] for p, t in counts.values()),
         ],
+        sample=Sample(
+            gated,
+            {
+                "apcer_worst": smallest,
+                "bpcer": sizes[BONA_FIDE],
+                "acer": min(smallest, sizes[BONA_FIDE]),
+            },
+            tuple(groups),
+        ),
     )
 
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edge_quantize.report import METRICS
+from edge_quantize.report import GATED
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.spec import Recipe
@@ -89,8 +89,8 @@ def _problem(recipe: Recipe) -> str | None:
     if not recipe.gate.max_drop:
         return "gate.max_drop is empty: nothing ships without a gate"
     for name, drop in recipe.gate.max_drop.items():
-        if name not in (known := {m for names in METRICS.values() for m in names}):
-            return f"nothing measures {name!r}; use {', '.join(sorted(known))}"
-        if not 0 <= drop < 1:
-            return f"gate.max_drop.{name} is {drop}, expected a fraction from 0 on"
+        if name not in (known := {m for names in GATED.values() for m in names}):
+            return f"no gate can limit {name!r}; use {', '.join(sorted(known))}"
+        if not 0 < drop < 1:
+            return f"gate.max_drop.{name} is {drop}, expected a fraction above 0: no set shows that nothing is lost"
     return None

@@ -9,6 +9,7 @@ import pytest
 
 from edge_benchmarks import command, footprint, speedup, wrapper
 from edge_benchmarks.raw import raw_call
+from edge_sdk import timing
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.target import Artifact
 from edge_sdk.testing import FakeSession
@@ -54,7 +55,7 @@ def test_bundles_take_turns_and_the_first_changes(make_bundle, order):
     paths = [make_bundle("a"), make_bundle("b", "tflite")]
     speedup.shares(paths, rounds=4)
     assert order[:8] == ["a", "b", "b", "a", "a", "b", "b", "a"]
-    assert len(order) == 2 * (4 + speedup.WARM_UP)
+    assert len(order) == 2 * (4 + timing.WARM_UP)
 
 
 def test_a_float_onnx_file_can_be_the_reference(make_bundle, order, tmp_path):

@@ -11,14 +11,23 @@ import toys
 
 import edge_sdk as edge
 from edge_quantize import build as build_module
-from edge_quantize.build import build
-from edge_quantize.data import calibration_pictures, calibration_tensors, digest, read_labelled
+from edge_quantize.build import Workbench, build
+from edge_quantize.calibration import calibration_pictures
+from edge_quantize.data import digest, read_labelled
 from edge_quantize.gate import check_alive
 from edge_quantize.recipe import names, read_recipe
+from edge_quantize.report import METRICS
 from edge_sdk.errors import CalibrationFailed, CompileFailed, GateFailed, InputError
 from edge_sdk.image import write_image
-from edge_sdk.tasks import DetectionTask
 from edge_sdk.testing import FakeSession
+
+PRECISIONS = ("fp32", "int8")
+
+
+@pytest.fixture(scope="module")
+def reference(pictures, toy_onnx):
+    """The float toy's figures, measured once."""
+    return Workbench(toy_onnx, spec=toys.SPEC, calibration=None, evaluation=pictures / "evaluation").reference
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +46,13 @@ def built(pictures, toy_onnx, tmp_path):
         settings = {
             "spec": toys.SPEC,
             "engine": "onnxruntime",
-            "recipe": "int8",
+            "recipe": toys.write_recipe(pictures, "int8"),
             "calibration": pictures / "calibration",
             "evaluation": pictures / "evaluation",
             "output": tmp_path / "toy.edge",
         }
+        if changes.get("recipe") in PRECISIONS:
+            changes["recipe"] = toys.write_recipe(pictures, changes["recipe"])
         return build(changes.pop("onnx", toy_onnx), **{**settings, **changes})
 
     return run
@@ -55,7 +66,7 @@ def test_a_classifiers_bundle_is_gated_on_its_own_metrics_and_answers(tmp_path, 
         toys.write_classifier_onnx(tmp_path / "toy.onnx"),
         spec=toys.CLASSIFIER,
         engine=engine,
-        recipe=recipe,
+        recipe=toys.write_recipe(tmp_path, recipe),
         calibration=toys.write_crops(tmp_path / "calibration", 20, 1),
         evaluation=toys.write_crops(tmp_path / "evaluation", 40, 2),
         output=tmp_path / "toy.edge",
@@ -126,13 +137,8 @@ def shared_scale(pixels):
     ("spoil", "match"), [(swapped_labels, "map50"), (shared_scale, "cls.* same for every")]
 )
 def test_a_spoilt_network_fails_the_gate_and_nothing_is_written(
-    built, pictures, toy_onnx, tmp_path, monkeypatch, spoil, match
+    built, reference, tmp_path, monkeypatch, spoil, match
 ):
-    from edge_sdk.target import FloatModel
-
-    reference = build_module.measure_reference(
-        FloatModel(toys.SPEC, toy_onnx), DetectionTask(toys.SPEC), pictures / "evaluation"
-    )
     monkeypatch.setattr(build_module, "find_target", lambda name: Target(spoil))
     with pytest.raises(GateFailed, match=match) as caught:
         built(reference=reference)
@@ -141,9 +147,7 @@ def test_a_spoilt_network_fails_the_gate_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_gate_names_the_classes_that_lost_most(built, pictures, toy_onnx, monkeypatch):
-    from edge_sdk.target import FloatModel
-
+def test_a_failed_gate_names_the_classes_that_lost_most(built, reference, monkeypatch):
     def blind_to_green(pixels):
         answer = toys.engine(pixels)
         for name in answer:
@@ -151,13 +155,11 @@ def test_a_failed_gate_names_the_classes_that_lost_most(built, pictures, toy_onn
                 answer[name][..., 1] = -12
         return answer
 
-    reference = build_module.measure_reference(
-        FloatModel(toys.SPEC, toy_onnx), DetectionTask(toys.SPEC), pictures / "evaluation"
-    )
     monkeypatch.setattr(build_module, "find_target", lambda name: Target(blind_to_green))
     with pytest.raises(GateFailed, match=r"most lost on green") as caught:
         built(reference=reference)
-    assert set(caught.value.report) == {"metrics", "class_drop"}
+    assert set(caught.value.report) == {"metrics", "class_drop", "outputs_db"}
+    assert caught.value.report["outputs_db"]["cls8"] < 20 < caught.value.report["outputs_db"]["box8"]
 
 
 def test_outputs_that_are_not_numbers_are_named():
@@ -206,34 +208,10 @@ def test_a_file_that_is_no_graph_is_named(built, tmp_path):
         built(onnx=tmp_path / "x.onnx")
 
 
-def test_calibration_is_spread_over_the_folder_in_a_fixed_order(pictures):
-    folder = pictures / "calibration"
-    chosen = calibration_pictures(folder, 5)
-    assert chosen == calibration_pictures(folder, 5) == sorted(chosen)
-    assert len(calibration_pictures(folder, 500)) == 20
-    tensors = calibration_tensors(chosen, DetectionTask(toys.SPEC))
-    assert len({t.tobytes() for t in tensors}) == 5  # the reused canvas was copied
-
-
-def test_blank_calibration_pictures_are_refused(tmp_path):
-    for index in range(3):
-        write_image(tmp_path / f"{index}.png", np.full((64, 64, 3), 100, np.uint8))
-    with pytest.raises(CalibrationFailed, match="blank"):
-        calibration_tensors(calibration_pictures(tmp_path, 3), DetectionTask(toys.SPEC))
-
-
 def test_calibrating_on_what_the_gate_holds_out_is_refused(built, pictures, tmp_path):
     with pytest.raises(CalibrationFailed, match=r"16 of 16 .*evaluation"):
-        built(calibration=pictures / "evaluation", recipe=_sixteen(tmp_path))
+        built(calibration=pictures / "evaluation", recipe=toys.write_recipe(tmp_path, "int8"))
     assert not (tmp_path / "toy.edge").exists()
-
-
-def _sixteen(folder):
-    path = folder / "sixteen.toml"
-    path.write_text(
-        'name = "sixteen"\nprecision = "int8"\ncalibration_items = 16\n[gate.max_drop]\nmap50 = 0.01\n'
-    )
-    return path
 
 
 def test_class_folders_are_full_frame_boxes(tmp_path):
@@ -312,13 +290,16 @@ def test_the_command_builds_evaluates_and_reports(pictures, toy_onnx, tmp_path, 
 
     monkeypatch.setattr(zoo, "spec", lambda name: toys.SPEC)
     out, data = str(tmp_path / "toy.edge"), str(pictures / "evaluation")
+    recipe = str(toys.write_recipe(tmp_path, "int8"))
     common = ["--onnx", str(toy_onnx), "--target", "onnxruntime", "--evaluation", data, "-o", out]
+    common += ["--recipe", recipe]
     assert main(["build", "toy", *common, "--calibration", str(pictures / "calibration"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gate"]["evaluation"]["items"] == 40
     assert main(["evaluate", out, "--data", data, "--json", "--limit", "10"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["data"]["items"] == 10
-    assert {"map50", "map50_95", "precision", "recall", "f1", "accuracy"} == set(report["metrics"])
+    assert set(METRICS["detection"]) == set(report["metrics"])
+    assert "sample" not in report
     assert np.array(report["confusion"]).shape == (2, 3)
     assert main(["evaluate", out, "--data", data, "--json", "--limit", "30"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["items"] == 30
@@ -344,9 +325,10 @@ def test_a_gate_on_few_pictures_says_which_pictures(built, pictures, tmp_path):
     bundle = built()
     items = read_labelled(pictures / "evaluation", toys.LABELS)
     assert bundle.manifest.gate.evaluation == digest([item.path for item in items])
-    calibration = digest(calibration_pictures(pictures / "calibration", 256))
-    assert bundle.manifest.calibration == calibration
-    assert bundle.manifest.recipe == read_recipe("int8")
+    calibration = digest(calibration_pictures(pictures / "calibration", 16))
+    assert bundle.manifest.calibration is not None
+    assert bundle.manifest.calibration.sha256 == calibration.sha256
+    assert bundle.manifest.recipe == read_recipe(pictures / "toy-int8.toml")
     assert bundle.manifest.spec == toys.SPEC
 
 
@@ -370,13 +352,8 @@ def test_a_graph_with_another_shape_is_named_by_tensor(built, tmp_path, toy_onnx
         built(onnx=tmp_path / "dynamic.onnx")
 
 
-def test_a_failed_gate_leaves_an_older_bundle_alone(built, pictures, toy_onnx, tmp_path, monkeypatch):
-    from edge_sdk.target import FloatModel
-
+def test_a_failed_gate_leaves_an_older_bundle_alone(built, reference, tmp_path, monkeypatch):
     old = built(recipe="fp32")
-    reference = build_module.measure_reference(
-        FloatModel(toys.SPEC, toy_onnx), DetectionTask(toys.SPEC), pictures / "evaluation"
-    )
     monkeypatch.setattr(build_module, "find_target", lambda name: Target(swapped_labels))
     with pytest.raises(GateFailed):
         built(reference=reference)

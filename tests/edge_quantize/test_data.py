@@ -8,15 +8,13 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 from edge_quantize.data import (
-    calibration_pictures,
-    calibration_tensors,
+    check_classes,
     digest,
     read_labelled,
     read_pictures,
 )
-from edge_sdk.errors import CalibrationFailed, InputError
+from edge_sdk.errors import InputError
 from edge_sdk.image import write_image
-from edge_sdk.tasks import DetectionTask
 
 
 @pytest.fixture
@@ -108,33 +106,9 @@ def test_the_digest_covers_contents_and_order(yolo):
     assert digest(paths) != before
 
 
-def test_calibration_takes_any_layout_and_the_devices_own_preprocessing(yolo, tmp_path):
-    flat = toys.write_pictures(tmp_path / "flat", 3, 0, labelled=False)
-    task = DetectionTask(toys.SPEC)
-    of_yolo, of_flat = (calibration_tensors(calibration_pictures(f, 3), task) for f in (yolo, flat))
-    assert all((a == b).all() for a, b in zip(of_yolo, of_flat, strict=True))
-    first, _ = task.preprocess(next(read_pictures(read_labelled(yolo, toys.LABELS)))[1])
-    assert (of_yolo[0] == first).all()
-
-
-@pytest.mark.parametrize(
-    ("count", "taken"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))]
-)
-def test_calibration_is_evenly_spread_and_takes_nothing_twice(tmp_path, count, taken):
-    folder = toys.write_pictures(tmp_path / "flat", 10, 0, labelled=False)
-    paths = sorted(folder.iterdir())
-    assert calibration_pictures(folder, count) == [paths[i] for i in taken]
-
-
-@pytest.mark.parametrize("folder", ["missing", "empty"])
-def test_no_calibration_pictures_is_an_error(tmp_path, folder):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CalibrationFailed, match=folder):
-        calibration_pictures(tmp_path / folder, 3)
-
-
-def test_a_damaged_calibration_picture_is_named(tmp_path):
-    folder = toys.write_pictures(tmp_path / "flat", 3, 0, labelled=False)
-    (folder / "001.png").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"001\.png"):
-        calibration_tensors(calibration_pictures(folder, 3), DetectionTask(toys.SPEC))
+def test_a_held_out_set_that_lacks_a_class_is_refused_by_its_name(yolo):
+    for file in (yolo / "labels").iterdir():
+        file.write_text("0 0.5 0.5 0.2 0.2")
+    items = read_labelled(yolo, toys.LABELS)
+    with pytest.raises(InputError, match=r"no face of green among the 3 pictures in .*yolo"):
+        check_classes(items, toys.LABELS, yolo)

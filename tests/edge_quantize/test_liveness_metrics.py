@@ -85,13 +85,13 @@ def test_one_class_alone_has_no_rates(groups):
 
 
 def test_a_rate_that_rose_fails_the_gate():
-    groups = ["bona_fide"] * 10 + ["print"] * 10
-    good = evaluate(np.linspace(1, 0, 20), groups, 0.5)
-    accepted = np.linspace(1, 0, 20)
-    accepted[10:14] = 0.9
-    data = DataDigest(20, "0" * 64)
-    assert compare(good, good, Gate({"apcer_worst": 0.0}), data).metrics["apcer_worst"].compiled == 0
-    with pytest.raises(GateFailed, match=r"apcer_worst 0\.0000 -> 0\.4000.*print \(\+0\.400\)"):
+    groups = ["bona_fide"] * 100 + ["print"] * 100
+    good = evaluate(np.linspace(1, 0, 200), groups, 0.5)
+    accepted = np.linspace(1, 0, 200)
+    accepted[100:140] = 0.9
+    data = DataDigest(200, "0" * 64)
+    assert compare(good, good, Gate({"apcer_worst": 0.05}), data).metrics["apcer_worst"].compiled == 0
+    with pytest.raises(GateFailed, match=r"apcer_worst 0\.0000 -> 0\.4000 on 100 .*print \(-0\.400\)"):
         compare(good, evaluate(accepted, groups, 0.5), Gate({"apcer_worst": 0.05, "bpcer": 0.05}), data)
 
 

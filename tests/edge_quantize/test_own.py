@@ -294,8 +294,9 @@ def test_the_command_builds_a_users_own_network_and_it_answers(tmp_path, capsys)
 
     source = write_exported_classifier(tmp_path / "x.onnx", softmax=True)
     file = spec_file(tmp_path, CLASSIFIER, '[pixels]\norder = "rgb"\n', labels='["red", "green"]')
-    toys.write_crops(tmp_path / "evaluation", 12, 1)
-    common = ["--spec", str(file), "--target", "onnxruntime", "--recipe", "fp32"]
+    toys.write_crops(tmp_path / "evaluation", 40, 1)
+    common = ["--spec", str(file), "--target", "onnxruntime"]
+    common += ["--recipe", str(toys.write_recipe(tmp_path, "fp32"))]
     common += ["--evaluation", str(tmp_path / "evaluation"), "-o", str(tmp_path / "mine.edge")]
     assert main(["build", *common]) == 2
     assert "--onnx" in capsys.readouterr().err

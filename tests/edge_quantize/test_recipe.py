@@ -1,7 +1,7 @@
 import pytest
 
 from edge_quantize.recipe import FOLDER, names, read_recipe
-from edge_quantize.report import METRICS
+from edge_quantize.report import GATED
 from edge_sdk.errors import InputError
 
 BASES = ("int8-mixed", "int8-wonly", "int8", "fp16", "fp32")
@@ -35,8 +35,9 @@ def test_a_shipped_recipe_is_named_as_its_file_and_limits_every_task(name):
     found = read_recipe(name)
     assert found.name == name
     assert found == read_recipe(FOLDER / f"{name}.toml")
-    assert set(found.gate.max_drop) == {"map50", "accuracy", "macro_f1", "uar", "apcer_worst", "bpcer"}
-    assert all(set(found.gate.max_drop) & set(names) for names in METRICS.values())
+    limited = {"map50", "accuracy", "face_recall", "macro_f1", "uar", "apcer_worst", "bpcer"}
+    assert set(found.gate.max_drop) == limited
+    assert all(limited & set(names) for names in GATED.values())
     assert all(0 < drop < 0.05 for drop in found.gate.max_drop.values())
 
 
@@ -117,6 +118,12 @@ def test_a_missing_file_is_named(tmp_path):
         ("[gate.max", "[gate]\nconfidence = 1.0\n[gate.max", "confidence"),
         ('"int8"', '"int8-wonly"', "calibration_items"),
         ("0.01", "1.5", "map50"),
+        ("0.01", "0", "map50"),  # no set shows that nothing at all is lost
+        (
+            "map50 =",
+            "recall =",
+            "recall",
+        ),  # taken where F1 is best, which is elsewhere for the compiled network
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_named_by_its_file_and_key(recipe, old, new, match):

@@ -11,16 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge_quantize.build import Reference, build, measure_reference
+from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.profile import read_profile
-from edge_sdk.target import FloatModel
-from edge_sdk.tasks import task_of
+from edge_sdk.target import find_target
 from edge_targets.check import check
-from edge_training.data.unpack import unpack
-from edge_training.release import SETS, folder_of
+from edge_training.release import workbench
 
 PROFILE = "jetson-orin-nano"
 RECIPES = ("fp16", "int8")
@@ -35,30 +33,17 @@ def bundles(model: str, data: Path, work: Path, recipes: tuple[str, ...] = RECIP
         work: folder for unpacked pictures and the bundles.
         recipes: names or TOML files.
     """
-    for name, settings in SETS[model]:
-        if not (work / folder_of(name, settings)).exists():
-            unpack(name, data, work / folder_of(name, settings), **settings)
-    calibration, evaluation = (work / folder_of(*chosen) for chosen in SETS[model])
-    spec, onnx = zoo.spec(model), zoo.float_source(model)
-    reference: Reference = measure_reference(FloatModel(spec, onnx), task_of(spec), evaluation)
+    bench = workbench(model, zoo.float_source(model), data, work)
     made = []
     for recipe in recipes:
         path = work / f"{model}.tensorrt-{Path(recipe).stem}.edge"
         try:
-            bundle = build(
-                onnx,
-                spec=spec,
-                engine="tensorrt",
-                recipe=recipe,
-                calibration=calibration,
-                evaluation=evaluation,
-                output=path,
-                reference=reference,
-            )
+            bundle = bench.bundle(find_target("tensorrt"), read_recipe(recipe))
         except GateFailed as error:
             path.unlink(missing_ok=True)
             print(f"{path.name}: {error.message}", file=sys.stderr)
             continue
+        bench.write(bundle, path)
         gate = bundle.manifest.gate
         figures = ", ".join(f"{n} {m.reference:.4f} -> {m.compiled:.4f}" for n, m in gate.metrics.items())
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; gate, run by {gate.engine}: {figures}")

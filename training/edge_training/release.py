@@ -2,9 +2,9 @@
 
     python -m edge_training.release fer-yolo11n --data ../shared/data --work runs/release
 
-Calibration on training faces, the gate on all of PublicTest, or on the development presentations. For every engine both
-int8 and float are built; a bundle that fails its gate is not written, and of those that pass the faster one is shipped.
-Latencies are measured in a process of their own.
+Calibration on training faces, the gate on all of PublicTest, or on the development presentations. For every engine the
+recipes that fit it are tried, and the fastest that passes is shipped, as ``edge-sdk build --recipe auto`` does it for
+one. The index's latencies are measured in a process of their own, all engines together.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_quantize.build import Reference, build, measure_reference
+from edge_quantize.auto import search
+from edge_quantize.build import Workbench
+from edge_quantize.cli import print_candidates
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.schema import to_plain
-from edge_sdk.target import FloatModel
-from edge_sdk.tasks import task_of
+from edge_sdk.target import find_target
 from edge_training.data.unpack import unpack
 
 Set = tuple[str, dict[str, Any]]
@@ -41,18 +42,35 @@ SETS: Mapping[str, Sets] = {
 
 TARGETS = ("onnxruntime", "openvino", "tflite")
 """What the zoo ships; bundles for TensorRT are built with ``make jetson``."""
-RECIPES = ("int8", "fp32")
 
 
 def release(model: str, data: Path, work: Path) -> None:
-    """Build a model's bundles for every engine into the zoo, keep the faster one of each, and write the index.
+    """Build a model's bundles for every engine into the zoo, the fastest of each that passes, and write the index.
 
     Raises:
         GateFailed: an engine has no bundle that passes.
     """
-    spec = zoo.spec(model)
     onnx = zoo.float_source(model)
-    source = FloatModel(spec, onnx, onnx.with_suffix(".tflite"))
+    bench = workbench(model, onnx, data, work)
+    bundles = {}
+    for engine in TARGETS:
+        bundle, candidates = search(bench, find_target(engine))
+        print(f"\n{engine}", flush=True)
+        print_candidates(candidates, sys.stdout)
+        if bundle is None:
+            raise GateFailed(
+                f"{model}: no recipe passes the gate on {engine}", remedy="see the table above", report={}
+            )
+        bundles[zoo.BUNDLES / f"{model}.{engine}-{bundle.manifest.recipe.precision}.edge"] = bundle
+    for path in zoo.BUNDLES.glob(f"{model}.*.edge"):
+        path.unlink()
+    for path, bundle in bundles.items():
+        bench.write(bundle, path)
+    write_index(model, latencies(list(bundles), onnx))
+
+
+def workbench(model: str, onnx: Path, data: Path, work: Path) -> Workbench:
+    """A model's float network with the sets that calibrate and gate it, unpacked if they are not yet."""
     for name, settings in SETS[model]:
         if not (work / folder_of(name, settings)).exists():
             unpack(name, data, work / folder_of(name, settings), **settings)
@@ -62,58 +80,12 @@ def release(model: str, data: Path, work: Path) -> None:
         if done == total:
             print(f"  {text} done", file=sys.stderr, flush=True)
 
-    reference = measure_reference(source, task_of(spec), evaluation, stage)
-    candidates = [
-        path
-        for target in TARGETS
-        for recipe in RECIPES
-        if (path := _bundle(source, target, recipe, calibration, evaluation, reference)) is not None
-    ]
-    taken = latencies(candidates, onnx)
-    chosen: dict[str, Path] = {}
-    for path in sorted(candidates, key=lambda path: taken[path]):
-        target = Bundle.open(path).manifest.target
-        if chosen.setdefault(target, path) is not path:
-            print(f"{path.name} passed and is slower ({taken[path]:.2f}): not shipped", file=sys.stderr)
-            path.unlink()
-    if missing := set(TARGETS) - set(chosen):
-        raise GateFailed(
-            f"{model}: no precision passes the gate on {', '.join(sorted(missing))}",
-            remedy="see above",
-            report={},
-        )
-    write_index(model, {path: taken[path] for path in chosen.values()})
+    return Workbench(onnx, spec=zoo.spec(model), calibration=calibration, evaluation=evaluation, stage=stage)
 
 
 def folder_of(name: str, settings: Mapping[str, Any]) -> str:
     """Folder of an unpacked set: no two sets share one."""
     return "-".join([name, *(str(value) for value in settings.values())])
-
-
-def _bundle(
-    source: FloatModel, target: str, recipe: str, calibration: Path, evaluation: Path, reference: Reference
-) -> Path | None:
-    """Build one bundle into the zoo's folder; None if it fails its gate."""
-    path = zoo.BUNDLES / f"{source.spec.name}.{target}-{recipe}.edge"
-    try:
-        bundle = build(
-            source.onnx,
-            spec=source.spec,
-            engine=target,
-            recipe=recipe,
-            calibration=calibration,
-            evaluation=evaluation,
-            output=path,
-            tflite=source.tflite,
-            reference=reference,
-        )
-    except GateFailed as error:
-        path.unlink(missing_ok=True)
-        print(f"{path.name}: {error.message}", file=sys.stderr)
-        return None
-    figures = {n: (m.reference, m.compiled) for n, m in bundle.manifest.gate.metrics.items()}
-    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, gate (float, compiled): {figures}")
-    return path
 
 
 def latencies(paths: list[Path], onnx: Path) -> dict[Path, float]:
@@ -127,6 +99,9 @@ def latencies(paths: list[Path], onnx: Path) -> dict[Path, float]:
 
 def write_index(model: str, taken: Mapping[Path, float]) -> None:
     """Write ``index.json`` with a model's shipped bundles and their relative latencies, whole or not at all."""
+    for path in taken:
+        if (reason := Bundle.open(path).manifest.gate.waiver) is not None:
+            raise GateFailed(f"{path} was waived: {reason}", remedy="the zoo ships what passed", report={})
     others = []
     if zoo.INDEX.exists():
         others = [b for b in json.loads(zoo.INDEX.read_text())["bundles"] if b["model"] != model]
