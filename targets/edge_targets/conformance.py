@@ -33,7 +33,7 @@ from edge_sdk.errors import (
 from edge_sdk.model import snr_db
 from edge_sdk.schema import to_plain
 from edge_sdk.spec import Precision
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, Target, find_target
+from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, Target, find_target, is_installed
 from edge_sdk.tasks import DetectionTask
 from edge_sdk.tensors import Array, Tensors, TensorSpec
 from edge_sdk.terminal import stdout_is_ours
@@ -372,9 +372,13 @@ def examine(
 
     Raises:
         UnknownTarget: no such target.
-        MissingDependency: no precision can be made, because a tool is not installed.
+        MissingDependency: the engine is not installed, or no precision can be made because a tool is not.
     """
-    find_target(name)
+    if not is_installed(target := find_target(name)):
+        raise MissingDependency(
+            f"the engine of {name} is not installed: no module {' or '.join(target.modules)}",
+            remedy=f"pip install 'face-edge-sdk[{target.distribution}]', or what else brings it",
+        )
     outcomes: list[Outcome] = []
     for done, precision in enumerate(precisions):
         progress(f"{name} {precision}", done, len(precisions))

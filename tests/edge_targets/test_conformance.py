@@ -203,6 +203,7 @@ def outside(tmp_path, monkeypatch):
         OUTSIDE.replace("edge_targets.test_conformance", "conformance_liars")
     )
     (tmp_path / "conformance_liars.py").write_text(Path(__file__).read_text().split("def liar(")[0])
+    (tmp_path / "honest_engine.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -228,6 +229,12 @@ def test_a_precision_that_the_target_does_not_make_is_not_counted(outside):
     outcomes = conformance.examine("outside", ["int8"])
     assert [o.passed for o in outcomes] == [None]
     assert main(["conformance", "outside", "--precision", "int8"]) == 1
+
+
+def test_an_engine_that_is_not_here_is_not_examined(monkeypatch, capsys):
+    monkeypatch.setattr(conformance, "is_installed", lambda target: False)
+    assert main(["conformance", "tensorrt"]) == 3
+    assert "face-edge-sdk[tensorrt]" in capsys.readouterr().err
 
 
 def test_wrong_names_are_wrong_use(capsys):
