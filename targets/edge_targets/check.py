@@ -28,8 +28,8 @@ from edge_targets.tensorrt import BUILD, MODEL
 Status = Literal["passed", "failed", "skipped"]
 Version = tuple[int, int]
 
-VERSIONS: Mapping[str, Version] = {"8.6": (8, 6), "10": (10, 0), "11": (11, 0)}
-"""Generations that the adapter speaks, and the first version of each."""
+VERSIONS: Mapping[str, Version] = {"8.6": (8, 6), "10.3": (10, 3), "11": (11, 0)}
+"""What JetPack 6.0 has, what 6.1 and later have, and the next generation."""
 OPSET = 17
 """The newest that all of them parse; 8.6 ends here."""
 SANITIZE_TIMEOUT_S = 300
@@ -50,12 +50,12 @@ _SINCE_8_6 = (
     "Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh "
     "ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor"
 )
-_SINCE_10 = "CastLike Gelu Hardmax Mish Reciprocal Shrink"
+_SINCE_10_15 = "CastLike Gelu Hardmax Mish Reciprocal Shrink"
 OPERATORS: Mapping[str, Version] = {
     **dict.fromkeys(_SINCE_8_6.split(), (8, 6)),
-    **dict.fromkeys(_SINCE_10.split(), (10, 0)),
+    **dict.fromkeys(_SINCE_10_15.split(), (10, 15)),
 }
-"""Operators that a face network may use, and the generation from which the parser's public support matrix has them.
+"""Operators that a face network may use, and the version whose public support matrix is known to have them.
 
 Control flow, sequences, strings and recurrent layers are left out on purpose.
 """
@@ -230,7 +230,7 @@ def _operators(model: Any, versions: list[str]) -> Iterable[qdq.Finding]:
                 "operator", node.name or node.op_type, f"{node.op_type} is not in the allow-list"
             )
         elif without := [v for v in versions if VERSIONS[v] < since]:
-            problem = f"TensorRT {', '.join(without)} has no {node.op_type}"
+            problem = f"TensorRT {', '.join(without)} is not known to have {node.op_type}"
             yield qdq.Finding("operator", node.name or node.op_type, problem)
 
 
