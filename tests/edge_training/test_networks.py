@@ -4,7 +4,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_training.export import PixelsIn, fuse  # noqa: E402
 from edge_training.losses import DetectionLoss  # noqa: E402
-from edge_training.networks import CLASSIFIERS, DETECTORS  # noqa: E402
+from edge_training.networks import CLASSIFIERS, DETECTORS, pad  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
 from edge_training.networks.yolo import Attention  # noqa: E402
 
@@ -141,3 +141,12 @@ def test_gmenet_looks_at_brightness_not_at_colour():
     tinted = grey + torch.tensor([0.1, -0.0299 / 0.587, 0.0]).reshape(1, 3, 1, 1)
     with torch.inference_mode():
         torch.testing.assert_close(network(grey)[0], network(tinted)[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_halving_convolution_answers_the_same_in_training_as_deployed():
+    halving = pad.Halving(4)
+    x = torch.rand(2, 4, 10, 8, requires_grad=True)
+    trained, deployed = halving.train()(x), halving.eval()(x)
+    torch.testing.assert_close(trained, deployed)
+    (gradient,) = torch.autograd.grad(trained.square().sum(), x, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.autograd.grad(deployed.square().sum(), x)[0])

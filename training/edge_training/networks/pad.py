@@ -18,6 +18,22 @@ SPECTRUM = 10
 """Side of the spectrum that the auxiliary head predicts."""
 
 
+class Halving(nn.Conv2d):
+    """A depthwise 3x3 convolution of stride 2 on maps of even size.
+
+    In training every cell is computed and every second kept: the same answer, and a gradient that takes a tenth of the
+    time on a processor, where the backward pass of strided depthwise convolutions is slow.
+    """
+
+    def __init__(self, c: int) -> None:
+        super().__init__(c, c, 3, 2, 1, groups=c, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        return nn.functional.conv2d(x, self.weight, None, 1, 1, groups=self.groups)[..., ::2, ::2]
+
+
 class Bottleneck(nn.Module):
     """1x1 up, depthwise 3x3, 1x1 down; a residual where nothing changes its shape."""
 
@@ -25,6 +41,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.up = ConvBN(c_in, hidden)
         self.deep = ConvBN(hidden, hidden, 3, stride, groups=hidden)
+        if stride == 2:
+            self.deep[0] = Halving(hidden)
         self.down = ConvBN(hidden, c_out)
         self.residual = stride == 1 and c_in == c_out
 
