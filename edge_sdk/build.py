@@ -28,6 +28,8 @@ def build(
     output: str | Path,
     tflite: str | Path | None = None,
     waive: str | None = None,
+    latency_budget: float | None = None,
+    report: str | Path | None = None,
     stage: Callable[[str, int, int], None] | None = None,
     scored: Callable[[Sequence[Any]], None] | None = None,
 ) -> Bundle:
@@ -46,6 +48,9 @@ def build(
         output: the ``.edge`` file to write.
         tflite: float TFLite file for the tflite target; None takes the ONNX file's neighbour.
         waive: a reason to write the bundle even if its accuracy gate fails; it is stored, and shown at every load.
+        latency_budget: with ``int8-mixed``: the search leaves blocks in float only while the network takes at most this
+            share of the float network's time on the same engine (default: 1).
+        report: JSON file for the noise that each block adds in int8, and for a search's steps; drawn in a PNG beside it.
         stage: called with (stage, done, of) as the work goes on.
         scored: with ``"auto"``, called with what each recipe scored (``edge_quantize.auto.Candidate``).
 
@@ -72,9 +77,20 @@ def build(
             raise InputError(
                 "auto keeps what passes: nothing can be waived", remedy="name a recipe to waive its gate"
             )
+        if report is not None or latency_budget is not None:
+            raise InputError(
+                "auto tries several recipes: it has no one report or latency budget",
+                remedy="name a recipe, such as int8-mixed",
+            )
         extra |= {} if scored is None else {"scored": scored}
     else:
-        extra |= {"recipe": recipe, "waive": waive}
+        extra |= {"recipe": recipe, "waive": waive, "report": report}
+        if latency_budget is not None:
+            if not latency_budget > 0:
+                raise InputError(
+                    f"the latency budget is {latency_budget}", remedy="give a share of float's time above 0"
+                )
+            extra["latency_budget"] = latency_budget
     floor: Any = importlib.import_module(f"edge_quantize.{AUTO if recipe == AUTO else 'build'}")
     with ExitStack() as stack:
         if spec is not None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_quantize import mixed
 from edge_quantize.build import Stage, Workbench, check_output, float_session, silent
 from edge_quantize.recipe import read_recipe
 from edge_sdk.bundle import Bundle, GateMetric
 from edge_sdk.errors import CompileFailed, GateFailed, UnsupportedRecipe
-from edge_sdk.spec import ModelSpec
+from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import LoadOptions, Session, Target, find_target
 from edge_sdk.timing import take_turns
 
@@ -102,9 +103,11 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
     passed: dict[str, Bundle] = {}
     lost: dict[str, Candidate] = {}
 
-    def attempt(name: str) -> None:
+    def attempt(name: str, recipe: Recipe | None = None) -> None:
+        recipe = read_recipe(name) if recipe is None else recipe
+        build_one = mixed.bundle if recipe.precision == "int8-mixed" else Workbench.bundle
         try:
-            passed[name] = bench.bundle(target, read_recipe(name))
+            passed[name] = build_one(bench, target, recipe)
         except (UnsupportedRecipe, CompileFailed) as error:
             lost[name] = Candidate(name, "unfit", error.message)
         except GateFailed as error:
@@ -117,6 +120,8 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
             attempt(name)
             if name in passed:
                 break
+    if "int8" in passed and (quicker := mixed.quicker(bench, target, read_recipe("int8-mixed"))):
+        attempt(quicker.name, quicker)
     ratios = relative_latency(bench, target, passed)
     sizes = {name: sum(len(data) for data in b.artifact.files.values()) for name, b in passed.items()}
     winner = choose(ratios, sizes) if passed else None

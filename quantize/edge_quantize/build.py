@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_quantize import diagnosis, mixed
 from edge_quantize.calibration import CalibrationSet, calibration_set
 from edge_quantize.data import check_classes, digest, read_labelled
 from edge_quantize.gate import check_alive, compare, examine, outputs_of
@@ -150,6 +151,10 @@ class Workbench:
                 error.message, remedy="use another recipe or target for this network"
             ) from error
 
+    def runner(self, target: Target) -> Target:
+        """Who runs what a target makes; see :func:`runner_of`."""
+        return runner_of(target)
+
     def bundle(self, target: Target, recipe: Recipe, *, waive: str | None = None) -> Bundle:
         """Compile and gate one bundle; it is not written.
 
@@ -221,6 +226,8 @@ def build(
     output: str | Path,
     tflite: str | Path | None = None,
     waive: str | None = None,
+    latency_budget: float = mixed.BUDGET,
+    report: str | Path | None = None,
     stage: Stage = silent,
     reference: Reference | None = None,
 ) -> Bundle:
@@ -236,6 +243,8 @@ def build(
         output: file to write.
         tflite: float TFLite file, which the tflite target compiles; None takes the ONNX file's neighbour.
         waive: a reason to write the bundle even if its accuracy gate fails.
+        latency_budget: of a search for mixed precision, as a share of the float network's time on the same engine.
+        report: JSON file for what quantizing each block does and how a search went; a picture of it goes beside it.
         stage: progress.
         reference: from an earlier build of the same network with the same evaluation set.
 
@@ -244,6 +253,8 @@ def build(
     """
     target, settings = find_target(engine), read_recipe(recipe)
     check_output(output)
+    if report is not None:
+        diagnosis.check(Path(report), settings)
     bench = Workbench(
         onnx,
         spec=spec,
@@ -253,7 +264,13 @@ def build(
         stage=stage,
         reference=reference,
     )
-    bundle = bench.bundle(target, settings, waive=waive)
+    found = mixed.Search(budget=latency_budget)
+    try:
+        bundle = mixed.bundle(bench, target, settings, waive=waive, found=found)
+    finally:
+        # Also, and above all, when the gate fails.
+        if report is not None:
+            diagnosis.write(bench, target, settings, found, Path(report))
     bench.write(bundle, output)
     return bundle
 

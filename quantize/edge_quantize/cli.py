@@ -48,6 +48,15 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--waive", metavar="REASON", help="write the bundle even if its gate fails; shown at every load"
     )
+    sub.add_argument(
+        "--latency-budget",
+        type=float,
+        metavar="R",
+        help="int8-mixed: at most this share of the float network's time (default: 1)",
+    )
+    sub.add_argument(
+        "--report", type=Path, metavar="FILE.json", help="what each block loses in int8; drawn in FILE.png"
+    )
     sub.add_argument("--calibration", type=Path, metavar="PATH", help="folder of pictures")
     sub.add_argument(
         "--evaluation", type=Path, required=True, metavar="PATH", help="folder of labelled pictures"
@@ -85,7 +94,11 @@ def _build(args: argparse.Namespace) -> int:
         print(
             f"calibrated on {manifest.calibration.items} pictures: {shown_coverage(manifest.calibration.coverage)}"
         )
+    if manifest.recipe.keep_float:
+        print(f"left in float: {', '.join(manifest.recipe.keep_float)}")
     print_gate(bundle)
+    if args.report is not None:
+        print(f"report: {args.report}, drawn in {args.report.with_suffix('.png')}")
     if args.waive and manifest.gate.waiver is None:
         print("the gate passed: the waiver was not needed and is not stored")
     return 0
@@ -107,6 +120,8 @@ def _built(
         output=args.output,
         tflite=args.tflite,
         waive=args.waive,
+        latency_budget=args.latency_budget,
+        report=args.report,
         stage=stage,
         scored=scored,
     )

@@ -158,7 +158,8 @@ def test_a_failed_gate_names_the_classes_that_lost_most(built, reference, monkey
     monkeypatch.setattr(build_module, "find_target", lambda name: Target(blind_to_green))
     with pytest.raises(GateFailed, match=r"most lost on green") as caught:
         built(reference=reference)
-    assert set(caught.value.report) == {"metrics", "class_drop", "outputs_db"}
+    assert set(caught.value.report) == {"metrics", "class_drop", "outputs_db", "blocks"}
+    assert "most harmful in int8: m_" in caught.value.message
     assert caught.value.report["outputs_db"]["cls8"] < 20 < caught.value.report["outputs_db"]["box8"]
 
 

@@ -1,0 +1,163 @@
+"""What quantizing each block does to a network's outputs, by quantizing one block at a time.
+
+One at a time, not all but one: with the rest in float, the noise at the outputs is this block's alone, and noise powers
+of different blocks add up (nearly: they are independent), so that the list ranks what to leave in float. The other way
+round each figure would be a small difference between two large ones. Noise at the outputs and not the task's metric:
+some thirty pictures rank it, while a metric needs thousands for half a point. The metric decides in the gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_quantize import blocks
+from edge_quantize.gate import outputs_of
+from edge_sdk.engine_cache import EngineCache
+from edge_sdk.spec import Recipe
+from edge_sdk.target import Artifact, FloatModel, LoadOptions, Target
+from edge_sdk.tensors import Array, Tensors
+
+Stage = Callable[[str, int, int], None]
+
+ITEMS = 32
+"""Calibration pictures of a trial, and as many are looked at: ranges settle long before the recipe's count."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockNoise:
+    """One block in int8, all others in float.
+
+    Attributes:
+        block: its path.
+        operators: how many it has.
+        noise: power of the error relative to the output's, averaged over the outputs.
+        outputs: that of each output.
+    """
+
+    block: str
+    operators: int
+    noise: float
+    outputs: Mapping[str, float]
+
+    @property
+    def snr_db(self) -> float:
+        """The same as a signal-to-noise ratio in decibels; infinite without noise."""
+        return -10 * math.log10(self.noise) if self.noise > 0 else math.inf
+
+
+def measure(
+    model: FloatModel,
+    target: Target,
+    recipe: Recipe,
+    calibration: Sequence[Array],
+    *,
+    runner: Target,
+    stage: Stage = lambda name, done, total: None,
+    cache: EngineCache | None = None,
+) -> list[BlockNoise]:
+    """Every block's noise on a target's own engine, the most harmful first.
+
+    Args:
+        model: the float network.
+        target: whose quantizer is looked at.
+        runner: that runs what it makes: itself, or its stand-in.
+        recipe: how blocks are quantized; its ``keep_float`` is ignored.
+        calibration: input tensors; ``ITEMS`` of them, evenly spaced, are used.
+        stage: progress.
+        cache: where the result is kept, by everything that it depends on.
+
+    Raises:
+        CompileFailed: the engine's tools refused the network.
+    """
+    some = evenly(calibration)
+    operators = blocks.of_onnx(model.onnx)
+    names = blocks.names(operators)
+    facts = _facts(model, target, runner, recipe, some, names)
+    if cache and (known := cache.get(facts)):
+        return [BlockNoise(**row) for row in json.loads(known)]
+    truth = _answers(model, runner, target.compile(model, recipe=float_of(recipe), calibration=()), some)
+    found = []
+    for done, name in enumerate(names):
+        stage("sensitivity", done, len(names))
+        others = tuple(n for n in names if n != name)
+        trial = dataclasses.replace(recipe, precision="int8-mixed", keep_float=others)
+        answers = _answers(model, runner, target.compile(model, recipe=trial, calibration=some), some)
+        noise = {output: _noise(truth[output], answers[output]) for output in truth}
+        count = len(blocks.in_float(operators, (name,)))
+        found.append(BlockNoise(name, count, float(np.mean(list(noise.values()))), noise))
+    stage("sensitivity", len(names), len(names))
+    found.sort(key=lambda row: -row.noise)
+    if cache:
+        cache.put(facts, json.dumps([dataclasses.asdict(row) for row in found]).encode())
+    return found
+
+
+def float_of(recipe: Recipe) -> Recipe:
+    """The recipe that leaves everything in float, with the same gate."""
+    return Recipe(name="fp32", precision="fp32", calibration_items=0, gate=recipe.gate)
+
+
+def evenly(calibration: Sequence[Array], count: int = ITEMS) -> list[Array]:
+    """``count`` of the tensors, evenly spaced; all if there are fewer."""
+    chosen = np.linspace(0, len(calibration) - 1, min(count, len(calibration))).astype(int)
+    return [calibration[i] for i in chosen]
+
+
+def shown(found: Sequence[BlockNoise], count: int = 3) -> str:
+    """The most harmful blocks in words."""
+    return ", ".join(f"{row.block} ({row.snr_db:.1f} dB)" for row in found[:count])
+
+
+def _answers(model: FloatModel, runner: Target, artifact: Artifact, frames: Sequence[Array]) -> Tensors:
+    session = runner.load(artifact, model.spec, options=LoadOptions())
+    try:
+        return outputs_of(session, frames)
+    finally:
+        session.close()
+
+
+def _noise(truth: Array, answer: Array) -> float:
+    signal = float(np.square(truth.astype(np.float64)).sum())
+    error = float(np.square(truth.astype(np.float64) - answer).sum())
+    return error / max(signal, np.finfo(np.float64).tiny)
+
+
+def _facts(
+    model: FloatModel,
+    target: Target,
+    runner: Target,
+    recipe: Recipe,
+    calibration: Sequence[Array],
+    names: Sequence[str],
+) -> dict[str, str]:
+    """All that a measurement depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "-"
+
+    def digest(data: bytes) -> str:
+        return hashlib.sha256(data).hexdigest()
+
+    files: list[Path] = [path for path in (model.onnx, model.tflite) if path is not None]
+    tools = ("onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer", "face-edge-sdk")
+    return {
+        "what": "sensitivity 1",
+        "network": " ".join(digest(path.read_bytes()) for path in files),
+        "target": f"{target.name} {runner.name}",
+        "recipe": f"{recipe.granularity} {recipe.method} {recipe.symmetric}",
+        "pictures": digest(b"".join(hashlib.sha256(p.tobytes()).digest() for p in calibration)),
+        "blocks": " ".join(names),
+        "tools": " ".join(f"{tool} {installed(tool)}" for tool in tools),
+    }
