@@ -17,7 +17,7 @@ from edge_sdk.errors import InputError
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec, Precision
 
-NAMES = ("fer-yolo11n",)
+NAMES = ("fer-yolo11n", "fer-gmenet")
 BUNDLES = Path(__file__).parent / "bundles"
 INDEX = BUNDLES / "index.json"
 SOURCES = Path(__file__).parents[2] / "training" / "weights"
