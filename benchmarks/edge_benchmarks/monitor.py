@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,6 @@ MIN_LOOKS = 5
 """Readings of a clock from which its variation may be stated."""
 
 FOREVER = 1 << 62
-
-
-@dataclass(frozen=True)
-class Idle:
-    """Power of the machine before the model was loaded."""
-
-    watts: float | None
-    reason: str = ""
 
 
 class Monitor:
@@ -53,7 +44,7 @@ class Monitor:
         self._source, self._meter, self._root = source, meter, root
         self._lost = ""
         self._next = FOREVER
-        self._idle = Idle(None)
+        self._idle_watts: float | None = None
         self._idle_span: tuple[float, float] | None = None
 
     def rest(self, seconds: float) -> None:
@@ -73,7 +64,7 @@ class Monitor:
             self._lost = f"the power monitor vanished: {error}"
             return
         if source is not None:
-            self._idle = Idle((last - first) / (time.perf_counter() - begun))
+            self._idle_watts = (last - first) / (time.perf_counter() - begun)
         self._idle_span = (begun_at, time.time())
 
     def start(self) -> None:
@@ -185,7 +176,7 @@ class Monitor:
             source.name,
             source.scope,
             (self._joules - self._first_joules) / seconds,
-            self._idle,
+            self._idle_watts,
             seconds,
             decisions,
             self._energy_read,
@@ -199,7 +190,7 @@ class Monitor:
         if found is None or not decisions:
             return Energy(None, scope, f"{self._meter} does not cover the time of this run", *_NOTHING)
         idle = None if self._idle_span is None else meter.mean_watts(*self._idle_span)
-        rest = Idle(None if idle is None else idle[0])
+        rest = None if idle is None else idle[0]
         return _per_decision(name, scope, found[0], rest, seconds, decisions, found[1])
 
 
@@ -207,13 +198,13 @@ _NOTHING = (None, None, None, None, 0)
 
 
 def _per_decision(
-    name: str, scope: str, watts: float, idle: Idle, seconds: float, decisions: int, readings: int
+    name: str, scope: str, watts: float, idle: float | None, seconds: float, decisions: int, readings: int
 ) -> Energy:
     gross = watts * seconds / decisions * 1e3
-    net = None if idle.watts is None else gross - idle.watts * seconds / decisions * 1e3
-    reason = "" if idle.watts is not None else "no net figure: the idle machine was not measured"
+    net = None if idle is None else gross - idle * seconds / decisions * 1e3
+    reason = "" if idle is not None else "no net figure: the idle machine was not measured"
     assert math.isfinite(gross)
-    return Energy(name, scope, reason, gross, net, watts, idle.watts, readings)
+    return Energy(name, scope, reason, gross, net, watts, idle, readings)
 
 
 def _throttle_text(throttled: bool | None, after: Reading[device.Throttle], seen: list[str]) -> str:

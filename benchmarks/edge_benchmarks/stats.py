@@ -152,8 +152,3 @@ def histogram(samples_ns: npt.ArrayLike) -> Histogram:
     shift = np.maximum(exponent - 1 - (SUB_BUCKETS.bit_length() - 1), 0).astype(np.int64)
     lower, counts = np.unique((samples >> shift) << shift, return_counts=True)
     return Histogram(tuple(int(v) for v in lower), tuple(int(v) for v in counts))
-
-
-def bucket_width(lower_ns: int) -> int:
-    """Nanoseconds that a histogram's bucket is wide."""
-    return 1 << max(0, lower_ns.bit_length() - SUB_BUCKETS.bit_length())

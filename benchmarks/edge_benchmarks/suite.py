@@ -154,7 +154,6 @@ def run(
     planned: Sequence[Cell],
     *,
     repeat: int = 1,
-    apart: bool = False,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     keep: Callable[[Sequence[Run], Sequence[Failure]], None] = lambda runs, failures: None,
     failures: Sequence[Failure] = (),
@@ -163,8 +162,7 @@ def run(
 
     Args:
         planned: to be measured.
-        repeat: rounds.
-        apart: each in a process of its own; more than one round is always so.
+        repeat: rounds; if there are several, each cell has a process of its own in each.
         progress: called with what is being measured, milliseconds done and of how many.
         keep: called with everything so far after each cell, so that nothing measured is lost.
         failures: known before.
@@ -183,7 +181,7 @@ def run(
             progress(what, done, total)
 
         try:
-            if apart or repeat > 1:
+            if repeat > 1:
                 progress(what, number, len(rounds))
                 done = measure_apart(cell)
             else:
