@@ -148,7 +148,7 @@ done
 # Without those that count seconds or start many processes, which take minutes here.
 slow="start_at_once or leaves_early or bench_measures or survives_its_bytes or way_back or fits_on_the_canvas"
 if inside cortex-a76 tflite python3 -m pytest -q -p no:cacheprovider -c /repository/pyproject.toml --rootdir /repository \
-  -k "not ($slow)" /repository/tests/edge_sdk /repository/tests/test_public_api.py; then
+  --hypothesis-profile=ci -k "not ($slow)" /repository/tests/edge_sdk /repository/tests/test_public_api.py; then
   step "the runtime's tests"
 else
   step "FAILED: the runtime's tests"
