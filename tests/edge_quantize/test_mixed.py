@@ -175,3 +175,24 @@ def test_the_command_searches_and_draws(toy_onnx, tmp_path, capsys, monkeypatch)
     assert "quantizes no activation" in capsys.readouterr().err
     assert main([*common, "--recipe", str(recipe), "--report", str(tmp_path / "f.txt")]) == 2
     assert main([*common, "--recipe", str(recipe), "--latency-budget", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("spread", "gain", "sure"), [(0.01, 0.9, True), (0.01, 1.0, False), (1.0, 0.9, False)]
+)
+def test_noise_is_not_called_a_gain(toy_onnx, monkeypatch, spread, gain, sure):
+    """Two that take the same time but for ``gain``, on a machine whose other work changes each by ``spread``."""
+
+    def turns(calls, inputs, rounds):
+        rng = np.random.default_rng(0)
+        before, after, whole = np.exp(rng.normal(0, spread, (3, rounds)))
+        return {"float": 2e6 * whole, "before": 1e6 * before, "after": 1e6 * gain * after}
+
+    monkeypatch.setattr(mixed, "take_turns", turns)
+    target, bench = find_target("onnxruntime"), Bench((), FloatModel(toys.SPEC, toy_onnx))
+    bench.probes = lambda: PIXELS
+    bench.calibration = lambda recipe: types.SimpleNamespace(tensors=PIXELS)
+    timer = mixed.Timer(bench, target, RECIPE)
+    before, _, faster = timer.compare(timer.compile(()), timer.compile(("Mul",)))
+    assert faster is sure
+    assert before == pytest.approx(0.5, rel=2 * spread)
