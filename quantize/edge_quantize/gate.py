@@ -159,7 +159,7 @@ def compare(
         for name in names
     }
     counts = compiled.sample.counts
-    failed = [n for n, m in metrics.items() if not _passes(n, m, counts[n], gate.confidence)]
+    failed = [n for n, m in metrics.items() if not passes(n, m, counts[n], gate.confidence)]
     if not failed or waive:
         return GateResult(evaluation, metrics, engine, waive if failed else None)
     # A class without faces in the set has no score: NaN, which no order survives.
@@ -249,7 +249,8 @@ def fall(name: str, metric: GateMetric) -> tuple[float, float]:
     return (difference, high) if name in ERROR_RATES else (-difference, -low)
 
 
-def _passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:
+def passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:
+    """Whether so many pictures show that a metric fell by no more than it may."""
     drop, bound = fall(name, metric)
     # Written so that what is no number fails.
     return all(share <= metric.max_drop for share in (drop, bound, unseen(pictures, confidence)))

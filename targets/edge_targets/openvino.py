@@ -135,7 +135,14 @@ class OpenVino:
         fp16: weights stored in half precision; a processor computes with them in float, a GPU or NPU in half. What the
         recipe's ``keep_float`` names is NNCF's ignored scope: OpenVINO keeps the ONNX names of operators.
         """
-        check_recipe(self.name, recipe, precisions=("fp32", "fp16", "int8", "int8-mixed"), keep_float=True)
+        check_recipe(
+            self.name,
+            recipe,
+            precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
+            methods=("minmax", "percentile"),
+            symmetric=(None, False, True),
+            keep_float=recipe.calibrated,
+        )
         ov = _import()
         with vendor_errors(
             "openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"
@@ -143,6 +150,9 @@ class OpenVino:
             network = ov.convert_model(str(model.onnx))
             if recipe.calibrated:
                 network = _quantize(network, model, recipe, calibration)
+            elif recipe.precision == "int8-wonly":
+                nncf = _import_nncf()
+                network = nncf.compress_weights(network, mode=nncf.CompressWeightsMode.INT8_SYM)
             _name_by_order(network)
             with tempfile.TemporaryDirectory() as folder:
                 ov.save_model(network, str(Path(folder) / _XML), compress_to_fp16=recipe.precision == "fp16")
@@ -249,7 +259,7 @@ def _name_by_order(network: Any) -> None:
         node.set_friendly_name(name)
 
 
-def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> Any:
+def _import_nncf() -> Any:
     try:
         with _unreported():
             import nncf
@@ -257,12 +267,20 @@ def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequ
         raise MissingDependency(
             f"nncf cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
         ) from error
+    return nncf
+
+
+def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> Any:
+    nncf = _import_nncf()
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
+    advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
     items = [{model.spec.input.name: pixels} for pixels in calibration]
     quantized = nncf.quantize(
         network,
         nncf.Dataset(items),
-        preset=nncf.QuantizationPreset.MIXED,
+        preset=nncf.QuantizationPreset.PERFORMANCE if recipe.symmetric else nncf.QuantizationPreset.MIXED,
         subset_size=len(items),
+        advanced_parameters=advanced if recipe.method == "percentile" else None,
         # Not validated: a constant of an ignored operator is no node to NNCF.
         ignored_scope=nncf.IgnoredScope(names=_ignored(network, model, recipe), validate=False),
     )

@@ -177,9 +177,17 @@ class Tflite:
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
         """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out.
 
-        What the recipe's ``keep_float`` names is not quantized; operators are found by the ONNX graph's weights.
+        Half and int8 weights alone: the same tool's float casting, and its weights for dynamic ranges: the engine finds
+        those of activations frame by frame. What the recipe's ``keep_float`` names is not quantized; operators are
+        found by the ONNX graph's weights.
         """
-        check_recipe(self.name, recipe, precisions=("fp32", "int8", "int8-mixed"), keep_float=True)
+        check_recipe(
+            self.name,
+            recipe,
+            precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
+            granularities=("channel", "tensor") if recipe.calibrated else ("channel",),
+            keep_float=recipe.calibrated,
+        )
         if model.tflite is None:
             raise CompileFailed(
                 f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
@@ -190,6 +198,9 @@ class Tflite:
         if recipe.calibrated:
             with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
                 data = _quantize(model, model.tflite, recipe, calibration)
+        elif recipe.precision != "fp32":
+            with vendor_errors("tflite", CompileFailed, "compression failed", "check the float .tflite"):
+                data = _compress(model.tflite, recipe)
         return Artifact(
             files={_MODEL: data},
             outputs=_output_order(data, model.spec),
@@ -266,6 +277,15 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
 
     def tool(scopes: Sequence[str]) -> Any:
         made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+        if chosen.granularity == "tensor":
+            made = quantizer.Quantizer(str(source))
+            made.add_static_config(
+                regex=".*",
+                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+                activation_num_bits=8,
+                weight_num_bits=8,
+                weight_granularity=qtyping.QuantGranularity.TENSORWISE,
+            )
         for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
             made.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
         if scopes:
@@ -301,6 +321,32 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
         if entry is not None and _let_pixels_in(network, *entry):
             flatbuffer_utils.write_model(network, str(out))
         return out.read_bytes()
+
+
+def _compress(source: Path, chosen: Recipe) -> bytes:
+    """The file with weights in half precision or in int8, and float activations between operators."""
+    try:
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+    except ImportError as error:
+        raise MissingDependency(
+            f"ai-edge-quantizer cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
+        ) from error
+    if chosen.precision == "int8-wonly":
+        tool = quantizer.Quantizer(str(source), recipe.dynamic_wi8_afp32())
+    else:
+        tool = quantizer.Quantizer(str(source))
+        half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        tool.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key="float_casting",
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=half,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+        )
+    return bytes(tool.quantize().quantized_model)
 
 
 def _code(network: Any, operator: Any) -> str:

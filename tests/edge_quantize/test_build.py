@@ -19,6 +19,7 @@ from edge_quantize.recipe import names, read_recipe
 from edge_quantize.report import METRICS
 from edge_sdk.errors import CalibrationFailed, CompileFailed, GateFailed, InputError
 from edge_sdk.image import write_image
+from edge_sdk.tasks import DetectionTask
 from edge_sdk.testing import FakeSession
 
 PRECISIONS = ("fp32", "int8")
@@ -360,3 +361,211 @@ def test_a_failed_gate_leaves_an_older_bundle_alone(built, reference, tmp_path, 
         built(reference=reference)
     assert edge.Bundle.open(tmp_path / "toy.edge") == old
     assert [p.name for p in tmp_path.iterdir()] == ["toy.edge"]
+
+
+def write_shared_scale(path, onnx_file):
+    """The toy, whose boxes, in large units, and scores pass through one tensor, as a concatenated head's do."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(str(onnx_file))
+    graph = model.graph
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(2000, np.float32), "up"),
+            numpy_helper.from_array(np.array(1 / 2000, np.float32), "down"),
+        ]
+    )
+    for stride in toys.STRIDES:
+        box, cls = f"box{stride}", f"cls{stride}"
+        for node in graph.node:
+            if node.output[0] in (box, cls):
+                node.output[0] = f"{node.output[0]}_alone"
+        graph.initializer.append(
+            numpy_helper.from_array(np.array([4 * toys.BINS, len(toys.LABELS)]), f"sizes{stride}")
+        )
+        graph.node.extend(
+            [
+                helper.make_node("Mul", [f"{box}_alone", "up"], [f"{box}_large"]),
+                helper.make_node("Concat", [f"{box}_large", f"{cls}_alone"], [f"head{stride}"], axis=3),
+                helper.make_node("Split", [f"head{stride}", f"sizes{stride}"], [f"{box}_again", cls], axis=3),
+                helper.make_node("Mul", [f"{box}_again", "down"], [box]),
+            ]
+        )
+    onnx.save(model, str(path))
+    return path
+
+
+def test_a_concatenated_head_in_int8_is_caught(built, toy_onnx, tmp_path):
+    """The field's best-known failure: one scale for boxes and scores rounds every score to the same number."""
+    shared = write_shared_scale(tmp_path / "shared.onnx", toy_onnx)
+    with pytest.raises(GateFailed, match=r"output 'cls\d+' is the same for every picture"):
+        built(onnx=shared)
+    assert not (tmp_path / "toy.edge").exists()
+    built(onnx=shared, recipe="fp32")
+
+
+def test_swapped_colours_are_caught_by_the_golden_vectors(built, tmp_path, monkeypatch):
+    from edge_sdk.errors import ChecksumMismatch
+
+    built()
+    edge.load(tmp_path / "toy.edge").close()
+    plain = DetectionTask.preprocess
+    monkeypatch.setattr(
+        DetectionTask, "preprocess", lambda self, image, color="rgb": plain(self, image[..., ::-1], color)
+    )
+    with pytest.raises(ChecksumMismatch, match="golden vectors fail here"):
+        edge.load(tmp_path / "toy.edge")
+
+
+def waived(built, reference, monkeypatch):
+    monkeypatch.setattr(build_module, "find_target", lambda name: Target(swapped_labels))
+    return built(reference=reference, waive="a prototype for the fair")
+
+
+def test_a_waiver_is_stored_and_shown_at_every_load(built, reference, tmp_path, monkeypatch, caplog, capsys):
+    from edge_sdk.cli import main
+
+    bundle = waived(built, reference, monkeypatch)
+    assert bundle.manifest.gate.waiver == "a prototype for the fair"
+    assert main(["inspect", str(tmp_path / "toy.edge")]) == 0
+    assert "WAIVED (a prototype for the fair)" in capsys.readouterr().out
+    fake = toys.FakeTarget(swapped_labels)
+    monkeypatch.setattr("edge_sdk.model.find_target", lambda name: fake)
+    for _ in range(2):
+        caplog.clear()
+        with edge.load(tmp_path / "toy.edge") as model:
+            assert model.info.gate.waiver == "a prototype for the fair"
+        assert "a prototype for the fair" in caplog.text
+
+
+def test_a_waiver_that_is_not_needed_is_not_stored(built):
+    assert built(waive="just in case").manifest.gate.waiver is None
+
+
+def test_no_shipped_bundle_is_waived():
+    from edge_sdk import zoo
+
+    for name in zoo.NAMES:
+        for shipped in zoo.bundles(name):
+            assert edge.Bundle.open(shipped.path).manifest.gate.waiver is None
+
+
+def spoil_graph(path, change):
+    import onnx
+
+    model = onnx.load(str(path))
+    change(model, onnx)
+    onnx.save(model, str(path))
+
+
+def not_finite(model, onnx):
+    (weight,) = [w for w in model.graph.initializer if w.name == "w_cls8"]
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0, 0, 0, 0] = np.nan
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+
+
+def unknown_operator(model, onnx):
+    node = model.graph.node[-1]
+    node.op_type, node.name = "Magic", "the-magic-node"
+
+
+def from_the_future(model, onnx):
+    model.opset_import[0].version = 999
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (not_finite, r"weight 'w_cls8' .* not finite"),
+        (unknown_operator, r"node 'the-magic-node' is a ai\.onnx\.Magic"),
+        (from_the_future, "opset 999"),
+    ],
+)
+def test_a_graph_that_nobody_could_compile_is_named_by_tensor_or_node(
+    built, toy_onnx, tmp_path, change, match
+):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(toy_onnx.read_bytes())
+    spoil_graph(broken, change)
+    with pytest.raises(InputError, match=match) as caught:
+        built(onnx=broken)
+    assert caught.value.exit_code == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["broken.onnx"]
+
+
+KILLED = """
+import os, signal, sys
+import toys
+from edge_quantize.build import build
+onnx, pictures, recipe, output, at = sys.argv[1:]
+def stage(name, done, total):
+    if f"{name} {done}" == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+build(onnx, spec=toys.SPEC, engine="onnxruntime", recipe=recipe, calibration=pictures + "/calibration",
+      evaluation=pictures + "/evaluation", output=output, stage=stage)
+"""
+
+
+@pytest.mark.parametrize("at", ["compile 1", "gate: compiled 20", "write 0"])
+def test_a_build_that_is_killed_leaves_the_old_bundle_alone(pictures, toy_onnx, built, tmp_path, at):
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    old = built(recipe="fp32")
+    recipe = toys.write_recipe(pictures, "int8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EDGE_SDK_ENGINE_CACHE": "off"}
+    arguments = [str(toy_onnx), str(pictures), str(recipe), str(tmp_path / "toy.edge"), at]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.edge"]
+    assert edge.Bundle.open(tmp_path / "toy.edge") == old
+
+
+def test_auto_keeps_the_fastest_that_passes_and_says_what_the_others_scored(
+    pictures, toy_onnx, tmp_path, monkeypatch
+):
+    from edge_quantize import auto
+
+    recipes = {
+        n: read_recipe(toys.write_recipe(pictures, n))
+        for n in ("int8", "int8-wonly", "int8-mixed", "fp32", "fp16")
+    }
+    monkeypatch.setattr(auto.mixed, "quicker", lambda bench, target, recipe: ())
+    monkeypatch.setattr(auto, "read_recipe", lambda name: recipes[name])
+    monkeypatch.setattr(
+        auto,
+        "relative_latency",
+        lambda bench, target, found: dict.fromkeys(found, 1.0) | {"int8": 1.5, "fp32": 0.9},
+    )
+    rows = []
+    bundle = auto.build(
+        toy_onnx,
+        spec=toys.SPEC,
+        engine="onnxruntime",
+        calibration=pictures / "calibration",
+        evaluation=pictures / "evaluation",
+        output=tmp_path / "toy.edge",
+        scored=rows.extend,
+    )
+    assert bundle.manifest.recipe.precision == "fp32"
+    assert {row.recipe: row.outcome for row in rows} == {
+        "int8": "slower",
+        "int8-wonly": "unfit",
+        "fp16": "slower",
+        "fp32": "chosen",
+    }
+    assert edge.Bundle.open(tmp_path / "toy.edge") == bundle
+
+
+@pytest.mark.parametrize(
+    ("ratios", "winner"),
+    [({"a": 0.5, "b": 0.4, "c": 1.0}, "b"), ({"a": 0.41, "b": 0.4, "c": 1.0}, "a"), ({}, "a")],
+)
+def test_within_a_tie_the_smaller_file_wins_and_without_times_the_first(ratios, winner):
+    from edge_quantize.auto import choose
+
+    assert choose(ratios, {"a": 1, "b": 2, "c": 3}) == winner

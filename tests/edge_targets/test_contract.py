@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import toys
 
+from edge_quantize.recipe import read_recipe
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import (
     CompileFailed,
@@ -105,6 +106,36 @@ def test_what_openvino_refuses_from_the_cache_is_compiled_again(openvino_artifac
         openvino_artifact, toys.SPEC, options=LoadOptions(threads=1, cache=cache)
     ) as session:
         assert set(session.infer(pixels())) == {t.name for t in toys.SPEC.outputs}
+
+
+FITTING = {
+    "onnxruntime": ("fp16", "int8-tensor", "int8-percentile", "int8-entropy", "int8-sym"),
+    "openvino": ("fp16", "int8-wonly", "int8-percentile", "int8-sym"),
+    "tflite": ("fp16", "int8-wonly", "int8-tensor"),
+}
+
+
+@pytest.mark.parametrize(("name", "recipe"), [(t, r) for t, names in FITTING.items() for r in names])
+def test_a_recipe_that_fits_is_followed_and_the_network_still_computes_what_it_says(name, recipe, request):
+    pytest.importorskip("onnx", reason="host tool not installed")
+    target = find_target(name)
+    for module in (*target.modules[:1], *([needed] if (needed := NEEDS.get((name, "int8"))) else [])):
+        pytest.importorskip(module, reason="host tool not installed")
+    model = FloatModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
+    if name == "tflite":
+        model = FloatModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
+    asked = read_recipe(recipe)
+    calibration = [pixels(seed) for seed in range(16)] if asked.calibrated else []
+    made = target.compile(model, recipe=asked, calibration=calibration)
+    plain = target.compile(model, recipe=toys.FP32, calibration=())
+    assert made.files != plain.files
+    if not asked.calibrated:
+        assert sum(map(len, made.files.values())) < 0.8 * sum(map(len, plain.files.values()))
+    with target.load(made, toys.SPEC, options=LoadOptions(threads=1)) as session:
+        for output, expected in toys.engine(pixels(3)).items():
+            assert snr_db(expected, session.infer(pixels(3))[output]) > (45 if recipe == "fp16" else 15), (
+                output
+            )
 
 
 @pytest.mark.parametrize("name", TARGETS)
