@@ -1,11 +1,12 @@
 # Every target makes the environment it needs; nothing has to be installed first but python3 (3.10 to 3.13) and make.
 PYTHON ?= python3
 DATA ?= ../shared/data
+PEERS_ENVS ?= runs/peers-envs
 DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -88,6 +89,13 @@ zoo: $(DEV)/done
 
 jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson
+
+bench-peers: $(DEV)/done
+	@$(DEV)/bin/python -m peers --data $(DATA) --environments $(PEERS_ENVS)
+
+crosscheck: $(DEV)/done
+	@$(DEV)/bin/python $(PIP) install -e '.[loadgen]'
+	@$(DEV)/bin/python -m edge_benchmarks.crosscheck
 
 clean:
 	rm -rf $(DEMO) $(DEV) $(OUTSIDE) dist demo-output
