@@ -1,4 +1,4 @@
-"""Verbs of this floor: ``bench`` and ``compare``."""
+"""Verbs of this floor: ``bench``, ``compare`` and ``sweep``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_benchmarks import command, compare, page, report, scenarios, suite, text
+from edge_benchmarks import command, compare, page, report, scenarios, suite, sweep, text
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
 from edge_sdk.bundle import Bundle
@@ -60,6 +60,15 @@ def register(verb: Verb) -> None:
     )
     sub.add_argument("--html", type=Path, metavar="RUN.html", help="write one self-contained page there")
     sub.add_argument("--markdown", type=Path, metavar="RUN.md", help="write a table for a repository there")
+
+    sub = verb("sweep", _sweep, "build, gate and bench models x targets x recipes, many at once, resumable")
+    sub.add_argument("suite", type=Path, metavar="SUITE.toml", help="a suite with a table [build]")
+    sub.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="keeps every cell's result"
+    )
+    sub.add_argument("--executor", choices=("local", "dask", "ray"), default="local", help="default: local")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="of a running cluster, such as tcp://host:8786")
+    sub.add_argument("--workers", type=int, default=2, metavar="N", help="cells at once here (default: 2)")
 
     sub = verb("compare", _compare, "hold one benchmark against another; 1 if it is a regression")
     sub.add_argument("base", type=Path, metavar="BASE.json")
@@ -157,3 +166,23 @@ def _compare(args: argparse.Namespace) -> int:
     if args.fail_if and found.unjudged and not found.regressions:
         raise InputError(f"cannot judge {found.unjudged[0]}", remedy="measure longer, or leave the rule out")
     return 1 if found.regressions else 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    if args.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {args.workers}", remedy="try 2")
+    if args.scheduler is not None and args.executor == "local":
+        raise InputError("--scheduler is a cluster's", remedy="add --executor dask or ray")
+    plan = sweep.read_plan(args.suite)
+    executor: sweep.Executor = sweep.Local(args.workers)
+    if args.executor == "dask":
+        executor = sweep.Dask(args.workers, args.scheduler)
+    elif args.executor == "ray":
+        executor = sweep.Ray(args.workers, args.scheduler)
+    with progress() as stage:
+        records = sweep.sweep(plan, args.output, executor, progress=stage)
+    if args.json:
+        print_json(records)
+    else:
+        print(sweep.table(records))
+    return 0 if all(record["status"] == "ok" for record in records) else 1
