@@ -13,7 +13,7 @@ from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.target import Artifact
 
-SHA256_ON_EVERY_PYTHON = "08b41aea9bb2b768bc6a2b9d80aa379c8ce1eeb4f8e2285a81ca8e5b3fcb812d"
+SHA256_ON_EVERY_PYTHON = "1798ab60eb1118392b78ad426cc46f6dd15693490ca49a9de0a89677a909b260"
 
 
 def fixed():
