@@ -90,9 +90,9 @@ def print_gate(bundle: Bundle) -> None:
     """Print what the accuracy gate measured, a line a metric."""
     gate, confidence = bundle.manifest.gate, bundle.manifest.recipe.gate.confidence
     verdict = "passed" if gate.waiver is None else f"WAIVED ({gate.waiver})"
-    print(
-        f"gate {verdict} on {gate.evaluation.items} held-out pictures, bounds at {confidence:.0%} confidence:"
-    )
+    bounded = any(m.low is not None for m in gate.metrics.values())
+    note = f", bounds at {100 * confidence:g} % confidence" if bounded else ""
+    print(f"gate {verdict} on {gate.evaluation.items} held-out pictures{note}:")
     for name, m in gate.metrics.items():
         bounds = "" if m.low is None or m.high is None else f" ({m.low:+.4f} .. {m.high:+.4f})"
         print(

@@ -168,7 +168,7 @@ def compare(
         for label in compiled.per_class
         if np.isfinite(drop := reference.score_of(label) - compiled.score_of(label))
     }
-    worst = [w for w in sorted(drops, key=lambda label: -drops[label])[:3] if drops[w] > 0]
+    worst = [w for w in sorted(drops, key=lambda label: -drops[label])[:3] if drops[w] >= 0.0005]
     shown = (_shown(n, metrics[n], counts[n], gate.confidence) for n in failed)
     said = ["the gate failed: " + ", ".join(shown)]
     if worst:
