@@ -26,6 +26,7 @@ from edge_sdk.bundle import GateMetric
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Target, find_target
+from edge_sdk.terminal import stdout_is_ours
 from edge_sdk.timing import take_turns
 from edge_training.release import TARGETS, workbench
 
@@ -123,7 +124,8 @@ def main(argv: list[str] | None = None) -> int:
         for model in args.models:
             bench = workbench(model, zoo.float_source(model), args.data, args.work)
             for engine in (*TARGETS, "tensorrt"):
-                rows.append(row(bench, find_target(engine), recipe))
+                with stdout_is_ours():
+                    rows.append(row(bench, find_target(engine), recipe))
                 print(f"{model} {engine} done", file=sys.stderr, flush=True)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
