@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -73,11 +73,14 @@ test-outside-target:
 wheel: $(DEV)/done
 	@$(DEV)/bin/python -m build --outdir dist .
 
-train-fer-yolo11n: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.train training/recipes/fer-yolo11n.toml --data $(DATA) --work runs/fer-yolo11n
-	@$(DEV)/bin/python -m edge_training.export fer-yolo11n runs/fer-yolo11n/detector.best.safetensors
+train-fer-yolo11n: LAST := detector
+train-fer-gmenet: LAST := student
 
-train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
+train-fer-yolo11n train-fer-gmenet: train-%: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
+	@$(DEV)/bin/python -m edge_training.export $* runs/$*/$(LAST).best.safetensors
+
+train-fer-yolo12n train-pad-minifasnet: train-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
 
 ablation-gmenet: $(DEV)/done
@@ -86,6 +89,7 @@ ablation-gmenet: $(DEV)/done
 
 zoo: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.release fer-yolo11n --data $(DATA) --work runs/release
+	@$(DEV)/bin/python -m edge_training.release fer-gmenet --data $(DATA) --work runs/release
 
 jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson
