@@ -18,6 +18,8 @@ help:
 	@echo "make test-arm64    every engine from a wheelhouse in a Raspberry Pi's userland under qemu (root; 400 MB; minutes)"
 	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
+	@echo "make bench-peers DATA=...  the product beside Ultralytics and others, each in its own environment"
+	@echo "make crosscheck    our inference stage beside LoadGen, benchmark_app and LiteRT's benchmark"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
 
