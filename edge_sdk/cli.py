@@ -42,8 +42,8 @@ FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(words).parse_args(words)
     try:
         code: int = args.run(args)
         sys.stdout.flush()
@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line: of all verbs, or of the device's own where ``words`` begin with one of them."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON for a program to read")
     shared.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -100,8 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
-    for floor in FLOORS:
-        importlib.import_module(floor).register(verb)
+    # The floors above take as long to import as all of this: a device that predicts does not wait for them.
+    if not words or words[0] not in verbs.choices:
+        for floor in FLOORS:
+            importlib.import_module(floor).register(verb)
     return parser
 
 

@@ -337,3 +337,18 @@ def test_a_face_that_is_not_bona_fide_is_drawn_in_red():
     boxes = [[2, 30, 30, 60], [40, 30, 70, 60], [80, 30, 110, 60]]
     drawn = annotate(frame, found, boxes)
     assert [drawn[60, x].argmax() for x in (15, 55, 95)] == [1, 0, 0]
+
+
+def test_a_verb_of_the_device_imports_none_of_the_floors_above():
+    code = (
+        "import sys; from edge_sdk.cli import main; main(['zoo', '--json']); "
+        "print(sorted({'edge_quantize.cli', 'edge_benchmarks.cli'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stderr.strip() == "[]"
