@@ -141,7 +141,7 @@ class Simulator:
 
 
 def place(portrait: Portrait, width: float, rng: Rng, *, centred: bool = False) -> tuple[Floats, Floats]:
-    """A portrait in the frame with its face ``width`` pixels wide; what it does not cover mirrors it."""
+    """A portrait in the frame with its face ``width`` pixels wide; what it does not cover mirrors it, out of focus."""
     image, box = portrait.image, portrait.box
     if rng.random() < 0.5:
         image = image[:, ::-1]
@@ -161,7 +161,21 @@ def place(portrait: Portrait, width: float, rng: Rng, *, centred: bool = False) 
         small, turn, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     half = width / 2
-    return scene.astype(np.float32), np.array([x - half, y - half, x + half, y + half], np.float32)
+    box = np.array([x - half, y - half, x + half, y + half], np.float32)
+    return _defocus(scene, cv2.warpAffine(np.ones(size[::-1], np.float32), turn, (SIDE, SIDE))), box
+
+
+def _defocus(scene: Floats, covered: Floats) -> Floats:
+    """Blur what a picture does not cover, without an edge where it begins: sharp mirror images are no surroundings."""
+    if covered.min() > 0:
+        return scene.astype(np.float32)
+    # At a quarter of the size: nothing fine is left to lose.
+    small = (SIDE // 4, SIDE // 4)
+    blurred = cv2.GaussianBlur(cv2.resize(scene, small, interpolation=cv2.INTER_AREA), (0, 0), 3)
+    inside = cv2.erode(cv2.resize(covered, small, interpolation=cv2.INTER_AREA), np.ones((5, 5)))
+    inside = cv2.resize(cv2.GaussianBlur(inside, (0, 0), 2), (SIDE, SIDE))[:, :, None]
+    mixed: Floats = scene * inside + cv2.resize(blurred, (SIDE, SIDE)) * (1 - inside)
+    return mixed.astype(np.float32)
 
 
 def frame_of(portrait: Portrait, frame: Image, box: Floats) -> tuple[Image, Floats]:
@@ -191,11 +205,11 @@ def wobble(scene: Floats, box: Floats, rng: Rng) -> tuple[Floats, Floats]:
 
 def paper(image: Floats, rng: Rng) -> Floats:
     """Ink on paper under a lamp."""
-    white = rng.uniform(0.88, 1.0) * np.array([1, rng.uniform(0.96, 1), rng.uniform(0.9, 1)])
-    black = rng.uniform(0.0, 0.12)
-    ink = _saturate(image, rng.uniform(0.7, 1.1)) ** rng.uniform(0.8, 1.25)
+    white = rng.uniform(0.8, 1.0) * np.array([1, rng.uniform(0.94, 1), rng.uniform(0.84, 1)])
+    black = rng.uniform(0.04, 0.2)  # no ink is black under a lamp
+    ink = _saturate(image, rng.uniform(0.55, 0.95)) ** rng.uniform(0.75, 1.3)
     screen_of_dots = _halftone(ink, rng) if rng.random() < 0.8 else ink
-    ink = ink + rng.uniform(0.15, 0.7) * (screen_of_dots - ink)
+    ink = ink + rng.uniform(0.25, 0.8) * (screen_of_dots - ink)
     out: Floats = black + ink * (white - black)
     grain = cv2.GaussianBlur(_noise((SIDE, SIDE), rng), (0, 0), rng.uniform(0.6, 2.0))
     out = out * (1 + rng.uniform(0.01, 0.05) * (grain / max(1e-6, float(grain.std())))[:, :, None])
@@ -216,14 +230,14 @@ def paper(image: Floats, rng: Rng) -> Floats:
 def screen(image: Floats, rng: Rng) -> Floats:
     """A display that glows, seen through its own raster."""
     out = _saturate(image, rng.uniform(0.8, 1.3)) ** rng.uniform(0.8, 1.3)
-    glow = rng.uniform(0.01, 0.12)
+    glow = rng.uniform(0.03, 0.16) * np.array([rng.uniform(0.7, 1), rng.uniform(0.85, 1), 1])
     out = glow + out * (rng.uniform(0.75, 1.15) - glow)
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
     # The panel's raster is finer than the camera's: what is seen is their difference, which drifts over the picture.
     bend = rng.uniform(-4e-4, 4e-4, 4)
-    strength = rng.uniform(0.02, 0.14)
+    strength = rng.uniform(0.03, 0.18)
     for along, across in ((x, y), (y, x)):
-        frequency = np.exp(rng.uniform(np.log(0.01), np.log(0.45)))
+        frequency = np.exp(rng.uniform(np.log(0.01), np.log(0.3)))
         skew = rng.uniform(-0.25, 0.25) * frequency
         phase = frequency * along + skew * across + bend[0] * along**2 + bend[1] * along * across
         shift = rng.uniform(0, 0.33)  # red, green and blue stand side by side
@@ -250,26 +264,30 @@ def textile_mask(scene: Floats, box: Floats, rng: Rng) -> Floats:
     w = x2 - x1
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
     cover: Floats = np.zeros((SIDE, SIDE), np.float32)
-    axes = (int(w * rng.uniform(0.48, 0.62)), int(w * rng.uniform(0.62, 0.85)))
-    cv2.ellipse(cover, (int(cx), int(cy - 0.05 * w)), axes, 0, 0, 360, 1.0, -1)
-    cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.6, 2.5))[:, :, None]
-    cloth: Floats = cv2.GaussianBlur(
-        scene, (0, 0), max(0.4, w * rng.uniform(0.008, 0.03))
-    )  # ink has no pores
-    cloth = _saturate(cloth, rng.uniform(0.65, 1.05)) ** rng.uniform(0.85, 1.2)
-    cloth = rng.uniform(0.0, 0.08) + cloth * rng.uniform(0.8, 1.0)
+    # From a face's front to the whole head with its hair.
+    axes = (int(w * rng.uniform(0.52, 0.8)), int(w * rng.uniform(0.68, 1.05)))
+    middle = (int(cx), int(cy - rng.uniform(0.02, 0.15) * w))
+    cv2.ellipse(cover, middle, axes, 0, 0, 360, 1.0, -1)
+    cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.5, 1.5))[:, :, None]
+    cloth: Floats = cv2.GaussianBlur(scene, (0, 0), max(0.5, w * rng.uniform(0.01, 0.03)))  # ink has no pores
+    cloth = _saturate(cloth, rng.uniform(0.45, 0.95)) ** rng.uniform(0.8, 1.2)
+    cloth = rng.uniform(0.03, 0.15) + cloth * rng.uniform(0.65, 0.95)
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
-    pitch = rng.uniform(0.15, 0.48)
+    pitch = np.exp(rng.uniform(np.log(0.06), np.log(0.48)))
     bulge = 1 + 0.3 * (((x - cx) / w) ** 2 + ((y - cy) / w) ** 2)  # stretched where the head is round
     angle = rng.uniform(0, np.pi)
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     weave = np.cos(2 * np.pi * pitch * u * bulge) * np.cos(
         2 * np.pi * pitch * rng.uniform(0.8, 1.2) * v * bulge
     )
-    cloth = cloth * (1 + rng.uniform(0.02, 0.1) * weave[:, :, None])
+    cloth = cloth * (1 + rng.uniform(0.03, 0.12) * weave[:, :, None])
     creases: Floats = cv2.GaussianBlur(_noise((SIDE, SIDE), rng), (0, 0), w * rng.uniform(0.06, 0.2))
     creases = creases / max(1e-6, float(np.abs(creases).max()))
-    cloth = cloth * (1 + rng.uniform(0.05, 0.25) * creases[:, :, None])
+    cloth = cloth * (1 + rng.uniform(0.1, 0.35) * creases[:, :, None])
+    cloth = cloth * _egg(x - middle[0], y - middle[1], axes, rng)
+    if rng.random() < 0.3:  # where two pieces are sewn together
+        seam = np.exp(-(((x - cx - rng.uniform(-0.1, 0.1) * w) / max(1.0, 0.015 * w)) ** 2))
+        cloth = cloth * (1 - rng.uniform(0.2, 0.5) * seam[:, :, None])
     # Openings show the wearer; their hems are dark and a little raised.
     holes = np.zeros((SIDE, SIDE), np.float32)
     if rng.random() < 0.85:
@@ -287,32 +305,43 @@ def textile_mask(scene: Floats, box: Floats, rng: Rng) -> Floats:
     return worn.astype(np.float32)
 
 
+def _egg(x: Floats, y: Floats, axes: tuple[int, int], rng: Rng) -> Floats:
+    """Light on taut cloth: an ellipsoid without nose or sockets, (SIDE, SIDE, 1) about 1 (Lambert's law)."""
+    across, down = x / (1.15 * axes[0]), y / (1.15 * axes[1])
+    towards = np.sqrt((1 - across**2 - down**2).clip(0.02))
+    side, above = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.3)
+    lit = (side * across + above * down + towards).clip(0)
+    strength = rng.uniform(0.2, 0.6)
+    shade: Floats = (1 - strength + strength * lit)[:, :, None]
+    return shade.astype(np.float32)
+
+
 def capture(scene: Floats, rng: Rng) -> Image:
     """What a cheap camera makes of a scene: the same for every class."""
-    out: Floats = _saturate(scene, rng.uniform(0.45, 1.3))
-    out = out * np.exp(rng.uniform(-0.15, 0.15, 3)) * np.exp(rng.uniform(-0.45, 0.4))
-    black = rng.uniform(0, 0.12)
-    out = black + out.clip(0, 1.3) ** np.exp(rng.uniform(-0.35, 0.35)) * (1 - black)
+    out: Floats = _saturate(scene, rng.uniform(0.65, 1.2))
+    out = out * np.exp(rng.uniform(-0.1, 0.1, 3)) * np.exp(rng.uniform(-0.4, 0.25))
+    black = rng.uniform(0, 0.08)
+    out = black + out.clip(0, 1.3) ** np.exp(rng.uniform(-0.25, 0.25)) * (1 - black)
     if rng.random() < 0.4:
-        out = out * _slope(rng, rng.uniform(0.05, 0.35))
+        out = out * _slope(rng, rng.uniform(0.05, 0.25))
     if rng.random() < 0.12:
         out = out + rng.uniform(0.05, 0.25) * _spot(rng)  # a lamp in the lens
     if rng.random() < 0.6:
-        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.6))
-    if rng.random() < 0.25:  # a moving hand or head
-        length = int(rng.integers(2, 6))
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.2:  # a moving hand or head
+        length = int(rng.integers(2, 5))
         kernel = np.eye(length, dtype=np.float32) if rng.random() < 0.5 else np.ones((1, length), np.float32)
         out = cv2.filter2D(out, -1, kernel / kernel.sum())
-    if rng.random() < 0.5:
-        factor = rng.uniform(0.5, 1.0)
+    if rng.random() < 0.4:
+        factor = rng.uniform(0.6, 1.0)
         small = cv2.resize(out, (int(SIDE * factor),) * 2, interpolation=cv2.INTER_AREA)
         out = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-    out = out + _noise(out.shape, rng) * rng.uniform(0.002, 0.035)
+    out = out + _noise(out.shape, rng) * rng.uniform(0.002, 0.025)
     frame: Any = (out.clip(0, 1) * 255).astype(np.uint8)
-    if rng.random() < 0.08:
+    if rng.random() < 0.05:
         frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < 0.8:
-        _, packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 96))])
+        _, packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(45, 96))])
         frame = cv2.imdecode(packed, cv2.IMREAD_COLOR)
     taken: Image = frame.astype(np.uint8, copy=False)
     return taken
@@ -321,7 +350,7 @@ def capture(scene: Floats, rng: Rng) -> Image:
 def _halftone(image: Floats, rng: Rng) -> Floats:
     """Dots that grow with the ink, each colour's raster turned by its own angle."""
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
-    pitch = rng.uniform(0.2, 0.49)
+    pitch = np.exp(rng.uniform(np.log(0.1), np.log(0.49)))
     out = np.empty_like(image)
     start = rng.uniform(0, np.pi / 2)
     for channel, angle in enumerate((15, 75, 45)):

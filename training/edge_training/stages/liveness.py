@@ -25,6 +25,7 @@ from edge_sdk.image import Cropper, Image
 from edge_training.data.attacks import SPECIES, Simulator
 from edge_training.data.portraits import UltraLight, read_backgrounds, read_portraits
 from edge_training.networks.pad import SIDE, PadNet, spectrum_of
+from edge_training.peers import MiniFASNetV2
 from edge_training.stages.common import pixels
 from edge_training.train import Schedule
 
@@ -33,6 +34,8 @@ SPLITS = ("test", "dev", "train")
 """By portrait: of every ten one is for the test, one for development, eight are for training."""
 
 _JITTER = 0.1
+_SHIFT = 6
+"""Pixels by which a training crop is moved at most."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class LivenessOptions:
     dropout: float = 0.2
     spectrum_gain: float = 0.5
     smoothing: float = 0.05
+    distil: float = 0.0
+    """Share of MiniFASNetV2's answer in a picture's target; the rest is what the picture is. It has seen real attacks,
+    the simulation has not: of two pictures of a kind it knows which looks more like one."""
     dev_presentations: int = 2_000
     processes: int = 2
     """That make pictures."""
@@ -72,7 +78,7 @@ class LivenessStage:
     def __init__(self, options: LivenessOptions, folder: Path, seed: int) -> None:
         self.options, self.folder, self.seed = options, folder, seed
         self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
-        self._train: tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]] | None = None
+        self._train: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
         self._dev: tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]] | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
@@ -83,20 +89,33 @@ class LivenessStage:
         options = self.options
         made = partial(presentations, self.folder, processes=options.processes)
         groups = tuple(options.species)
-        self._train = made("train", options.presentations, groups, seed=self.seed)
+        images, kinds = made("train", options.presentations, groups, seed=self.seed)
+        self._train = images, self._targets(images, kinds == BONA_FIDE)
         self._dev = made("dev", options.dev_presentations, SPECIES, seed=self.seed)
         return network
+
+    def _targets(
+        self, images: npt.NDArray[np.uint8], genuine: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float32]:
+        """(N, 2) probabilities of bona fide and attack that the network is to answer with."""
+        share, live = self.options.distil, genuine.astype(np.float64)
+        if share:
+            teacher = MiniFASNetV2(self.folder / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
+            live = (1 - share) * live + share * teacher(images)
+        return np.stack((live, 1 - live), 1).astype(np.float32)
 
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
         assert self._train is not None, "network() comes first"
         return _Batches(*self._train, self.options.batch, (self.seed, 3, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        images, attack = batch
+        images, targets = batch
         x = pixels(images)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits, spectrum = network(x)
-        decision = nn.functional.cross_entropy(logits.float(), attack, label_smoothing=self.options.smoothing)
+        decision = nn.functional.cross_entropy(
+            logits.float(), targets, label_smoothing=self.options.smoothing
+        )
         auxiliary = nn.functional.mse_loss(spectrum.float(), spectrum_of(x))
         value = decision + self.options.spectrum_gain * auxiliary
         return value, {"decision": float(decision.detach()), "spectrum": float(auxiliary.detach())}
@@ -126,21 +145,44 @@ class LivenessStage:
 
 class _Batches(Dataset[tuple[Tensor, ...]]):
     def __init__(
-        self, images: npt.NDArray[np.uint8], groups: npt.NDArray[np.str_], batch: int, key: tuple[int, ...]
+        self,
+        images: npt.NDArray[np.uint8],
+        targets: npt.NDArray[np.float32],
+        batch: int,
+        key: tuple[int, ...],
     ) -> None:
-        self.images, self.batch, self.key = images, batch, key
-        self.attack = (groups != BONA_FIDE).astype(np.int64)
+        self.images, self.targets, self.batch, self.key = images, targets, batch, key
         self.rows = np.random.default_rng(key).permutation(len(images))
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng((*self.key, index))
         rows = self.rows[index * self.batch : (index + 1) * self.batch]
-        images = self.images[rows]
-        flip = np.random.default_rng((*self.key, index)).random(len(rows)) < 0.5
-        images[flip] = images[flip, :, ::-1]
-        return torch.from_numpy(images), torch.from_numpy(self.attack[rows])
+        images = np.stack([_changed(self.images[row], rng) for row in rows])
+        return torch.from_numpy(images), torch.from_numpy(self.targets[rows])
+
+
+def _changed(image: Image, rng: np.random.Generator) -> Image:
+    """Another look at a presentation that leaves its finest detail as it is: nothing is resampled."""
+    padded = np.pad(image, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), "reflect")
+    y, x = (int(v) for v in rng.integers(0, 2 * _SHIFT + 1, 2))
+    moved = padded[y : y + SIDE, x : x + SIDE]
+    if rng.random() < 0.5:
+        moved = moved[:, ::-1]
+    out = moved.astype(np.float32)
+    middle = out.mean()
+    out = middle + (out - middle) * np.float32(rng.uniform(0.8, 1.2))
+    out *= (rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
+    if rng.random() < 0.3:
+        out += rng.standard_normal(out.shape, np.float32) * np.float32(rng.uniform(1, 5))
+    if rng.random() < 0.3:  # no part of a picture is always there
+        h, w = (int(v) for v in rng.integers(10, 41, 2))
+        y, x = int(rng.integers(0, SIDE - h + 1)), int(rng.integers(0, SIDE - w + 1))
+        out[y : y + h, x : x + w] = rng.uniform(0, 255)
+    changed: Image = out.clip(0, 255).astype(np.uint8)
+    return changed
 
 
 def presentations(
