@@ -172,6 +172,33 @@ def bpcer_at(apcer: Floats, bpcer: Floats, limit: float) -> float:
     return float(bpcer[apcer <= limit].min())
 
 
+def threshold_at(found: Floats, groups: Sequence[str], limit: float) -> float:
+    """The least threshold at which no species passes more often than ``limit``, halfway to the score below it.
+
+    Args:
+        found: (N,) scores, 1 towards bona fide, of a development set.
+        groups: of each, ``bona_fide`` or the name of its attack species.
+        limit: apcer of the worst species.
+
+    Raises:
+        InputError: no attack, or none of the scores is high enough.
+    """
+    names = np.array(groups)
+    species = sorted(set(groups) - {BONA_FIDE})
+    if not species:
+        raise InputError("the set holds no attack", remedy=f"give DIR/{BONA_FIDE}/* and DIR/SPECIES/*")
+    candidates = np.unique(found)
+    passing = [1 - _share_below(found[names == s], np.ones((names == s).sum()), candidates) for s in species]
+    enough = np.flatnonzero(np.max(passing, axis=0) <= limit)
+    if not len(enough):
+        raise InputError(
+            f"more than {limit:g} of a species have the highest score {candidates[-1]:g}",
+            remedy="train longer, or allow a higher rate",
+        )
+    first = int(enough[0])
+    return float(candidates[max(0, first - 1) : first + 1].mean())
+
+
 def _share_below(values: Floats, weights: Floats, thresholds: Floats) -> Floats:
     order = np.argsort(values)
     passed = np.append(0.0, np.cumsum(weights[order]))

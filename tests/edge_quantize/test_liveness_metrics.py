@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from edge_quantize.data import read_labelled
 from edge_quantize.gate import compare
-from edge_quantize.liveness import bpcer_at, clopper_pearson, det, equal_error, evaluate, scores
+from edge_quantize.liveness import (
+    bpcer_at,
+    clopper_pearson,
+    det,
+    equal_error,
+    evaluate,
+    scores,
+    threshold_at,
+)
 from edge_quantize.report import METRICS
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import GateFailed, InputError
@@ -149,3 +157,24 @@ def test_a_set_that_is_not_laid_out_so_is_named(tmp_path, change, match):
     change(folder)
     with pytest.raises(InputError, match=match):
         read_labelled(folder, LIVENESS_LABELS)
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 0.5))
+def test_a_threshold_lets_no_species_pass_more_often_than_it_may_and_is_the_least_that_does(seed, limit):
+    rng = np.random.default_rng(seed)
+    groups = ["bona_fide"] * 40 + ["print"] * 60 + ["mask"] * 50
+    found = np.concatenate((rng.beta(5, 2, 40), rng.beta(2, 5, 60), rng.beta(3, 4, 50)))
+
+    def worst(threshold):
+        return max((found[40:100] >= threshold).mean(), (found[100:] >= threshold).mean())
+
+    threshold = threshold_at(found, groups, limit)
+    assert worst(threshold) <= limit
+    assert worst(found[found < threshold].max()) > limit
+
+
+def test_a_threshold_needs_attacks_that_are_not_all_certain():
+    with pytest.raises(InputError, match="no attack"):
+        threshold_at(np.array([0.1, 0.9]), ["bona_fide"] * 2, 0.05)
+    with pytest.raises(InputError, match="highest score 1"):
+        threshold_at(np.array([0.1, 1.0, 1.0]), ["bona_fide", "print", "print"], 0.05)
