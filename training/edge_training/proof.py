@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,23 +90,29 @@ def row(bench: Workbench, target: Target, recipe: Recipe) -> Row:
     return Row(name, target.name, recipe.name, runner.name, problem, metrics, passed, size, ratio)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: a row a model, engine and metric; bounds hold at the recipe's confidence, each by itself."""
-    head = ("model", "engine", "metric", "float", "int8", "difference (bounds)", "allowed", "passes")
-    lines = ["| " + " | ".join((*head, "time / float", "MB")) + " |", "|---" * (len(head) + 2) + "|"]
-    for r in rows:
-        ratio = "n/a" if r.relative_latency is None else f"{r.relative_latency:.2f}"
-        engine = r.engine if r.engine == r.ran_in else f"{r.engine} (in {r.ran_in})"
-        tail = f"{ratio} | {r.megabytes:.1f} |"
-        if r.problem:
-            lines.append(f"| {r.model} | {engine} | {r.problem} | | | | | no | {tail}")
-        for name, m in r.metrics.items():
-            lines.append(
-                f"| {r.model} | {engine} | {name} | {m.reference:.4f} | {m.compiled:.4f} | "
-                f"{m.compiled - m.reference:+.4f} ({m.low or 0:+.4f} .. {m.high or 0:+.4f}) | {m.max_drop:g} | "
-                f"{'yes' if r.passed[name] else 'no'} | {tail}"
-            )
-    return "\n".join(lines)
+_COLUMNS = (
+    "model", "engine", "metric", "float", "int8", "difference (bounds)", "allowed", "passes", "time / float", "MB",
+)  # fmt: skip
+
+
+def head() -> str:
+    """Markdown: the table's first two lines; bounds hold at the recipe's confidence, each by itself."""
+    return "| " + " | ".join(_COLUMNS) + " |\n" + "|---" * len(_COLUMNS) + "|"
+
+
+def lines(r: Row) -> str:
+    """Markdown: a line for each metric, or one for what made metrics pointless."""
+    ratio = "n/a" if r.relative_latency is None else f"{r.relative_latency:.2f}"
+    engine = r.engine if r.engine == r.ran_in else f"{r.engine} (in {r.ran_in})"
+    tail = f"{ratio} | {r.megabytes:.1f} |"
+    if r.problem:
+        return f"| {r.model} | {engine} | {r.problem} | | | | | no | {tail}"
+    return "\n".join(
+        f"| {r.model} | {engine} | {name} | {m.reference:.4f} | {m.compiled:.4f} | "
+        f"{m.compiled - m.reference:+.4f} ({m.low or 0:+.4f} .. {m.high or 0:+.4f}) | {m.max_drop:g} | "
+        f"{'yes' if r.passed[name] else 'no'} | {tail}"
+        for name, m in r.metrics.items()
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,16 +127,20 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     try:
         recipe = read_recipe(args.recipe)
+        if not args.json:
+            print(head(), flush=True)
         for model in args.models:
             bench = workbench(model, zoo.float_source(model), args.data, args.work)
             for engine in (*TARGETS, "tensorrt"):
                 with stdout_is_ours():
                     rows.append(row(bench, find_target(engine), recipe))
-                print(f"{model} {engine} done", file=sys.stderr, flush=True)
+                if not args.json:
+                    print(lines(rows[-1]), flush=True)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps([asdict(r) for r in rows], indent=2) if args.json else table(rows))
+    if args.json:
+        print(json.dumps([asdict(r) for r in rows], indent=2))
     return 0
 
 
