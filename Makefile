@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo proof jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -22,6 +22,7 @@ help:
 	@echo "make crosscheck    our inference stage beside LoadGen, benchmark_app and LiteRT's benchmark"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
+	@echo "make proof DATA=...               what int8 costs each model on each engine, with paired bounds (half an hour)"
 
 $(DEMO)/done: pyproject.toml
 	@echo "creating $(DEMO) (no torch; about 60 s)"
@@ -75,23 +76,24 @@ test-outside-target:
 wheel: $(DEV)/done
 	@$(DEV)/bin/python -m build --outdir dist .
 
-train-fer-yolo11n: LAST := detector
+train-fer-yolo11n train-fer-yolo12n: LAST := detector
 train-fer-gmenet: LAST := student
+train-pad-minifasnet: LAST := liveness
 
-train-fer-yolo11n train-fer-gmenet: train-%: $(DEV)/done
+train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
 	@$(DEV)/bin/python -m edge_training.export $* runs/$*/$(LAST).best.safetensors
-
-train-fer-yolo12n train-pad-minifasnet: train-%: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
 
 ablation-gmenet: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \
 		--teacher runs/fer-gmenet/classifier.best.safetensors --work runs/ablation-gmenet
 
 zoo: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.release fer-yolo11n --data $(DATA) --work runs/release
-	@$(DEV)/bin/python -m edge_training.release fer-gmenet --data $(DATA) --work runs/release
+	@for name in fer-yolo11n fer-yolo12n fer-gmenet pad-minifasnet; do \
+		$(DEV)/bin/python -m edge_training.release $$name --data $(DATA) --work runs/release || exit; done
+
+proof: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.proof --data $(DATA) --work runs/release
 
 jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from edge_training.export import PixelsIn, fuse  # noqa: E402
+from edge_training.export import PixelsIn, fuse, round_to_half  # noqa: E402
 from edge_training.losses import DetectionLoss  # noqa: E402
 from edge_training.networks import CLASSIFIERS, DETECTORS, pad  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
@@ -65,6 +65,16 @@ def test_folding_batch_norm_changes_no_answer(detector):
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_a_graphs_weights_are_held_by_half_precision_and_stay_close():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)).eval()
+    before = {name: p.clone() for name, p in fuse(network).named_parameters()}
+    for name, after in round_to_half(network).named_parameters():
+        assert after.dtype == torch.float32
+        torch.testing.assert_close(after, before[name], rtol=2**-11, atol=1e-7)
+        assert (after.half().float() == after).all() == (after.ndim > 1)
 
 
 def test_the_deployed_graph_takes_pixels_and_gives_maps_cell_by_cell(detector):

@@ -55,6 +55,19 @@ def fuse(network: nn.Module) -> nn.Module:
     return network
 
 
+def round_to_half(network: nn.Module) -> nn.Module:
+    """Round weight matrices and kernels to what half precision holds; in place.
+
+    They stay float32: the graph is the reference that gates compare with, and float16 and the repository hold it without
+    loss. Git stores such a file in about half of the bytes.
+    """
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim > 1:
+                weight.copy_(weight.half().float())
+    return network
+
+
 def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Path]:
     """Write ``NAME.onnx`` and ``NAME.tflite``, each whole or not at all.
 
@@ -67,7 +80,7 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
         The two files.
     """
     output.mkdir(parents=True, exist_ok=True)
-    graph = PixelsIn(fuse(network.eval())).eval()
+    graph = PixelsIn(round_to_half(fuse(network.eval()))).eval()
     example = torch.zeros(spec.input.shape, dtype=torch.uint8)
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
     with tempfile.TemporaryDirectory(dir=output) as folder:
