@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet pad-unseen zoo proof jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -87,6 +87,9 @@ train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet: train
 ablation-gmenet: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \
 		--teacher runs/fer-gmenet/classifier.best.safetensors --work runs/ablation-gmenet
+
+pad-unseen: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.ablate training/recipes/pad-unseen.toml --data $(DATA) --work runs/pad-unseen
 
 zoo: $(DEV)/done
 	@for name in fer-yolo11n fer-yolo12n fer-gmenet pad-minifasnet; do \

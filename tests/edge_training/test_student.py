@@ -4,7 +4,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
-from edge_training import ablate, checkpoint  # noqa: E402
 from edge_training.data import augment, fer2013  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
 from edge_training.stages.student import (  # noqa: E402
@@ -101,30 +100,3 @@ def test_options_that_contradict_each_other_are_refused(options):
 def test_a_student_without_a_teacher_is_refused():
     with pytest.raises(InputError, match="teacher"):
         stage().network(None)
-
-
-def test_an_ablation_trains_every_cell_with_every_seed_and_resumes(tmp_path, monkeypatch):
-    sets = fer2013.Fer2013(faces(), faces(8, 1), faces(8, 2))
-    monkeypatch.setattr(ablate.fer2013, "read", lambda folder: sets)
-    monkeypatch.setattr(StudentStage, "workers", 0)
-    checkpoint.save(tmp_path / "teacher.safetensors", teacher(), {})
-    (tmp_path / "r.toml").write_text(
-        "seeds = [1, 2]\n[student]\nepochs = 1\nbatch = 8\n"
-        '[[cell]]\nname = "a"\ndistil = "none"\n[[cell]]\nname = "b"\ndistil = "attention"\n'
-    )
-
-    def run():
-        place = (tmp_path / "teacher.safetensors", tmp_path, tmp_path / "work")
-        return ablate.run(tmp_path / "r.toml", *place, device="cpu")
-
-    found = run()
-    assert {name: len(figures) for name, figures in found.items()} == {"a": 2, "b": 2}
-    assert run() == found
-    assert ablate.table(found).splitlines()[2].startswith("| a | ")
-
-
-@pytest.mark.parametrize("text", ["seeds = [1]", '[[cell]]\nname = "a"\nepochs = 1', "seeds = ["])
-def test_an_ablation_without_cells_or_seeds_is_refused(tmp_path, text):
-    (tmp_path / "r.toml").write_text(text)
-    with pytest.raises(InputError):
-        ablate.run(tmp_path / "r.toml", tmp_path, tmp_path, tmp_path, device="cpu")

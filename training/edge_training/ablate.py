@@ -1,9 +1,10 @@
-"""Many short students of one teacher: a table of accuracy by face size, with mean and spread over seeds.
+"""Many short trainings of one stage that differ in what a recipe's cells say: a table with mean and spread over seeds.
 
     make ablation-gmenet DATA=../shared/data
+    make pad-unseen DATA=../shared/data
 
 Resumable: a finished cell is read from its log, an interrupted one goes on from its last epoch. Figures are of the last
-epoch's averaged weights on PublicTest; nothing is chosen by them.
+epoch's averaged weights on the stage's validation set; nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +24,64 @@ import torch
 from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
 from edge_training.data import fer2013
+from edge_training.data.attacks import SPECIES
 from edge_training.stages import options_of
+from edge_training.stages.liveness import LivenessOptions, LivenessStage
 from edge_training.stages.student import SIZES, StudentOptions, StudentStage
-from edge_training.train import fit
+from edge_training.train import Stage, fit
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A stage that cells can vary.
+
+    Attributes:
+        options: its keys in a recipe.
+        maker: from the data folder to what makes a stage of options and a seed.
+        columns: title to the figure of its validation; of 0 to 1.
+        taught: whether it starts from a teacher's weights.
+    """
+
+    options: type[Any]
+    maker: Callable[[Path], Callable[[Any, int], Stage]]
+    columns: Mapping[str, str]
+    taught: bool
+
+
+def _students(data: Path) -> Callable[[Any, int], Stage]:
+    faces = fer2013.read(data / "fer2013")
+    return lambda options, seed: StudentStage(options, faces, seed)
+
+
+def _liveness(data: Path) -> Callable[[Any, int], Stage]:
+    return lambda options, seed: LivenessStage(options, data, seed)
+
+
+KINDS: Mapping[str, Kind] = {
+    "student": Kind(StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in SIZES}, taught=True),
+    "liveness": Kind(
+        LivenessOptions,
+        _liveness,
+        {**{f"AUC {s}": f"auc_{s}" for s in SPECIES}, **{f"EER {s}": f"eer_{s}" for s in SPECIES}},
+        taught=False,
+    ),
+}
 
 
 def run(
-    recipe_file: Path, teacher: Path, data: Path, work: Path, *, device: str
+    recipe_file: Path, teacher: Path | None, data: Path, work: Path, *, device: str
 ) -> dict[str, list[dict[str, float]]]:
     """Train every cell with every seed.
 
+    Args:
+        recipe_file: ``seeds``, a table named after one of ``KINDS`` with what the cells share, and ``[[cell]]`` tables.
+        teacher: weights that a student starts from.
+        data: folder with the training data.
+        work: for checkpoints and logs.
+        device: torch device name.
+
     Returns:
-        Cell to the figures of its last epoch, a seed each.
+        Cell to the figures of its last epoch by their titles, a seed each.
 
     Raises:
         InputError: the recipe, the teacher or the data cannot be used; nothing has been trained then.
@@ -44,41 +93,61 @@ def run(
     cells = recipe.get("cell", [])
     if not cells or not recipe.get("seeds"):
         raise InputError(f"{recipe_file} has no [[cell]] or no seeds", remedy="mend the recipe")
-    named: dict[str, StudentOptions] = {}
+    named_kinds = [name for name in KINDS if name in recipe]
+    if len(named_kinds) != 1:
+        raise InputError(
+            f"{recipe_file} has tables of {len(named_kinds)} stages",
+            remedy=f"give one of [{'], ['.join(KINDS)}]",
+        )
+    kind = KINDS[named_kinds[0]]
+    named: dict[str, Any] = {}
     for cell in cells:
-        settings = {**recipe.get("student", {}), **cell}
+        settings = {**recipe[named_kinds[0]], **cell}
         name = str(settings.pop("name", "unnamed"))
-        named[name] = options_of(StudentOptions, settings)
+        named[name] = options_of(kind.options, settings)
     if len(named) != len(cells):
         raise InputError(f"{recipe_file} has two cells of one name", remedy="name them apart")
-    weights, _ = checkpoint.load(teacher)
-    faces = fer2013.read(data / "fer2013")
+    if kind.taught != (teacher is not None):
+        raise InputError(
+            f"a {named_kinds[0]} stage {'starts from' if kind.taught else 'has no'} teacher",
+            remedy="give --teacher" if kind.taught else "leave --teacher out",
+        )
+    weights = None if teacher is None else checkpoint.load(teacher)[0]
+    stage_of = kind.maker(data)
     found: dict[str, list[dict[str, float]]] = {}
     for name, options in named.items():
         for seed in recipe["seeds"]:
             place = work / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
             place.mkdir(parents=True, exist_ok=True)
-            fit(StudentStage(options, faces, int(seed)), place, weights, device)
-            last = json.loads((place / "student.jsonl").read_text().splitlines()[-1])
-            found.setdefault(name, []).append({key: last[key] for key in (*_COLUMNS, "uar")})
+            stage = stage_of(options, int(seed))
+            last = _last(place / f"{stage.name}.jsonl")
+            if last is None or last["epoch"] < options.epochs:
+                fit(stage, place, weights, device)
+                last = _last(place / f"{stage.name}.jsonl")
+            assert last is not None, "written by fit"
+            found.setdefault(name, []).append({title: last[key] for title, key in kind.columns.items()})
     return found
 
 
-_COLUMNS = tuple(f"accuracy_{size}" for size in SIZES)
+def _last(log: Path) -> dict[str, Any] | None:
+    """The last epoch's record, if there is one."""
+    records = log.read_text().splitlines() if log.exists() else []
+    return json.loads(records[-1]) if records else None
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: a row a cell, a column a size, mean and standard deviation over seeds in percent."""
+    """Markdown: a row a cell, a column a figure, mean and standard deviation over seeds in percent."""
+    titles = list(next(iter(found.values()))[0])
     lines = [
-        "| | " + " | ".join(f"{size} px" for size in SIZES) + " | seeds |",
-        "|---" * (len(SIZES) + 2) + "|",
+        "| | " + " | ".join(titles) + " | seeds |",
+        "|---" * (len(titles) + 2) + "|",
     ]
     for name, figures in found.items():
         cells = []
-        for column in _COLUMNS:
-            values = [100 * f[column] for f in figures]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(f"{statistics.mean(values):.1f} ± {spread:.1f}")
+        for title in titles:
+            values = [100 * f[title] for f in figures]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}")
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(figures)} |")
     return "\n".join(lines)
 
@@ -87,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.ablate", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--teacher", type=Path, required=True, help="checkpoint of the recipe's first stage")
+    parser.add_argument("--teacher", type=Path, help="checkpoint that students start from")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from edge_quantize import liveness
 from edge_quantize.data import BONA_FIDE
 from edge_sdk.errors import InputError
 from edge_sdk.image import Cropper, Image
@@ -125,7 +126,7 @@ class LivenessStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Area under the curve of each species against bona fide, on portraits that training never saw."""
+        """Area under the curve and equal error rate of each species, on portraits that training never saw."""
         assert self._dev is not None, "network() comes first"
         images, groups = self._dev
         device = next(network.parameters()).device
@@ -135,12 +136,14 @@ class LivenessStage:
             scores.append(logits.softmax(1)[:, 0].cpu().numpy())
         score = np.concatenate(scores)
         genuine = groups == BONA_FIDE
-        areas = {}
+        areas, errors = {}, {}
         for name in SPECIES:
             rows = genuine | (groups == name)
             areas[f"auc_{name}"] = float(roc_auc_score(genuine[rows], score[rows]))
+            curve = liveness.det(score, genuine, groups == name, np.ones(len(score)))
+            errors[f"eer_{name}"] = liveness.equal_error(*curve)
         # Only species that were trained on choose the weights: an unseen one must stay unseen.
-        return {**areas, "auc_worst": min(areas[f"auc_{name}"] for name in self.options.species)}
+        return {**areas, **errors, "auc_worst": min(areas[f"auc_{name}"] for name in self.options.species)}
 
 
 class _Batches(Dataset[tuple[Tensor, ...]]):
