@@ -27,6 +27,7 @@ def build(
     evaluation: str | Path,
     output: str | Path,
     tflite: str | Path | None = None,
+    quantized: str | Path | None = None,
     waive: str | None = None,
     latency_budget: float | None = None,
     report: str | Path | None = None,
@@ -47,6 +48,8 @@ def build(
         evaluation: folder of labelled pictures that calibration does not see.
         output: the ``.edge`` file to write.
         tflite: float TFLite file for the tflite target; None takes the ONNX file's neighbour.
+        quantized: the network fine-tuned for int8, a graph with explicit QDQ and the spec's tensors; for ``"int8-qat"``,
+            which compiles it, and ``"auto"``, which then tries that too.
         waive: a reason to write the bundle even if its accuracy gate fails; it is stored, and shown at every load.
         latency_budget: with ``int8-mixed``: the search leaves blocks in float only while the network takes at most this
             share of the float network's time on the same engine (default: 1).
@@ -58,7 +61,8 @@ def build(
         The bundle that was written.
 
     Raises:
-        InputError: a file is missing or unreadable, or graph and spec differ.
+        InputError: a file is missing or unreadable, a graph and the spec differ, or recipe and quantized graph do not go
+            together.
         CalibrationFailed: the calibration set cannot be used.
         GateFailed: accuracy fell by more than the recipe allows; its report says where; nothing is written.
         UnsupportedRecipe: the target cannot follow the recipe.
@@ -106,6 +110,7 @@ def build(
             evaluation=evaluation,
             output=output,
             tflite=tflite,
+            quantized=quantized,
             **extra,
         )
     return built

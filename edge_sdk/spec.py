@@ -11,7 +11,7 @@ from edge_sdk.tensors import TensorSpec
 
 Precision = Literal["fp32", "fp16", "int8", "int8-wonly", "int8-mixed"]
 Granularity = Literal["channel", "tensor"]
-Method = Literal["minmax", "mse", "percentile", "entropy"]
+Method = Literal["minmax", "mse", "percentile", "entropy", "trained"]
 Task = Literal["detection", "classification", "liveness"]
 
 MAX_SIDE = 4096
@@ -216,7 +216,8 @@ class Recipe:
         calibration_items: how many pictures calibration looks at; 0 where no activation is quantized.
         gate: what must hold for a bundle to be written.
         granularity: one weight scale an output channel, or one a tensor.
-        method: how activation ranges are found on the calibration pictures.
+        method: how activation ranges are found on the calibration pictures; ``trained``: they are not, the network was
+            fine-tuned with them and brings a graph in which they stand.
         symmetric: whether activation ranges are symmetric around zero; None: as the target does by default.
         keep_float: blocks or operator kinds that stay in float.
     """
@@ -232,5 +233,10 @@ class Recipe:
 
     @property
     def calibrated(self) -> bool:
-        """Whether activations get int8 ranges, for which pictures are needed."""
-        return self.precision in ("int8", "int8-mixed")
+        """Whether activations get int8 ranges for which pictures are needed."""
+        return self.precision in ("int8", "int8-mixed") and not self.trained
+
+    @property
+    def trained(self) -> bool:
+        """Whether a quantized graph brings the ranges of weights and activations."""
+        return self.method == "trained"

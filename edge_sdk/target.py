@@ -50,11 +50,14 @@ class FloatModel:
         spec: what it is.
         onnx: opset-17 graph with the spec's input and outputs.
         tflite: the same network as a float TFLite file; only the tflite target needs it.
+        quantized: the network fine-tuned for int8, an opset-17 graph with explicit QDQ and the same tensors; only
+            recipes with trained ranges need it.
     """
 
     spec: ModelSpec
     onnx: Path
     tflite: Path | None = None
+    quantized: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +280,7 @@ def check_recipe(
     asked: list[tuple[str, object, Collection[object]]] = [("precision", recipe.precision, precisions)]
     if recipe.precision.startswith("int8"):
         asked.append(("granularity", recipe.granularity, granularities))
-    if recipe.calibrated:
+    if recipe.calibrated or recipe.trained:
         asked += [("method", recipe.method, methods), ("symmetric", recipe.symmetric, symmetric)]
     for name, value, known in asked:
         if value not in known:

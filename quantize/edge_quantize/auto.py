@@ -20,6 +20,8 @@ from edge_sdk.timing import take_turns
 
 RECIPES = ("int8", "int8-wonly", "fp16", "fp32")
 """Tried always, the one that is expected to be fastest first."""
+TRAINED = "int8-qat"
+"""Tried where there is a quantized graph."""
 RESCUES = ("int8-percentile", "int8-entropy", "int8-mse", "int8-mixed")
 """Tried in this order until one passes, where int8 can be made but does not pass."""
 TIE = 0.03
@@ -57,6 +59,7 @@ def build(
     evaluation: str | Path,
     output: str | Path,
     tflite: str | Path | None = None,
+    quantized: str | Path | None = None,
     stage: Stage = silent,
     scored: Callable[[Sequence[Candidate]], None] = lambda candidates: None,
 ) -> Bundle:
@@ -70,13 +73,20 @@ def build(
         evaluation: folder of labelled pictures.
         output: file to write.
         tflite: float TFLite file.
+        quantized: explicit QDQ graph of the network fine-tuned for int8, which is then tried too.
         stage: progress.
         scored: called with what every recipe scored, also before GateFailed.
     """
     target = find_target(engine)
     check_output(output)
     bench = Workbench(
-        onnx, spec=spec, calibration=calibration, evaluation=evaluation, tflite=tflite, stage=stage
+        onnx,
+        spec=spec,
+        calibration=calibration,
+        evaluation=evaluation,
+        tflite=tflite,
+        quantized=quantized,
+        stage=stage,
     )
     bundle, candidates = search(bench, target)
     scored(candidates)
@@ -113,7 +123,8 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
         except GateFailed as error:
             lost[name] = Candidate(name, "failed", error.message)
 
-    for name in RECIPES:
+    tried = RECIPES if bench.model.quantized is None else (TRAINED, *RECIPES)
+    for name in tried:
         attempt(name)
     if "int8" in lost and lost["int8"].outcome == "failed":
         for name in RESCUES:
@@ -129,7 +140,7 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
         outcome = "chosen" if name == winner else "slower"
         metrics = dict(bundle.manifest.gate.metrics)
         lost[name] = Candidate(name, outcome, "", metrics, sizes[name], ratios.get(name))
-    order = [name for name in (*RECIPES, *RESCUES) if name in lost]
+    order = [name for name in (*tried, *RESCUES) if name in lost]
     return None if winner is None else passed[winner], tuple(lost[name] for name in order)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from edge_quantize.data import check_classes, digest, read_labelled
 from edge_quantize.gate import check_alive, compare, examine, outputs_of
 from edge_quantize.recipe import read_recipe
 from edge_quantize.report import CLASS_MEANS, Report
+from edge_quantize.trained import check_quantized
 from edge_sdk import __version__
 from edge_sdk.bundle import Bundle, DataDigest, GoldenCase
 from edge_sdk.errors import CompileFailed, InputError, LoadFailed
@@ -74,6 +76,8 @@ class Workbench:
         calibration: folder of pictures; not needed for what quantizes no activation.
         evaluation: folder of labelled pictures that calibration does not see.
         tflite: float TFLite file, which the tflite target compiles; None takes the ONNX file's neighbour.
+        quantized: graph with explicit QDQ of the same network, fine-tuned for int8; recipes with trained ranges compile
+            it, and are gated against the float graph as all others are.
         stage: progress.
         reference: from an earlier build of the same network with the same evaluation set.
 
@@ -84,7 +88,8 @@ class Workbench:
         evaluation: their digest.
 
     Raises:
-        InputError: a file is missing, graph and spec differ, or no target could compile the graph.
+        InputError: a file is missing, a graph and the spec differ, no target could compile a graph, or the quantized one
+            is not quantized.
     """
 
     def __init__(
@@ -95,11 +100,17 @@ class Workbench:
         calibration: str | Path | None,
         evaluation: str | Path,
         tflite: str | Path | None = None,
+        quantized: str | Path | None = None,
         stage: Stage = silent,
         reference: Reference | None = None,
     ) -> None:
         self.model = _float_model(Path(onnx), None if tflite is None else Path(tflite), spec)
         check_graph(self.model)
+        if quantized is not None:
+            graph = _existing(Path(quantized))
+            check_graph(dataclasses.replace(self.model, onnx=graph))
+            check_quantized(graph)
+            self.model = dataclasses.replace(self.model, quantized=graph)
         self.task, self.stage = task_of(spec), stage
         stage("read", 0, 1)
         self.items = read_labelled(Path(evaluation), spec.labels)
@@ -136,6 +147,11 @@ class Workbench:
 
     def compile(self, target: Target, recipe: Recipe) -> Artifact:
         """The network as a target runs it by a recipe, not gated yet."""
+        if recipe.trained and self.model.quantized is None:
+            raise InputError(
+                f"recipe {recipe.name} compiles a network that was fine-tuned for int8, and none was given",
+                remedy="name it with --quantized (docs/quantization.md), or use recipe int8",
+            )
         chosen = self.calibration(recipe)
         self.stage("compile", 0, 1)
         artifact = target.compile(self.model, recipe=recipe, calibration=chosen.tensors if chosen else ())
@@ -165,7 +181,8 @@ class Workbench:
                 constant, saturated or not finite is no question of accuracy and cannot be waived.
 
         Raises:
-            InputError: the gate limits a mean over classes, and the held-out set lacks one.
+            InputError: the gate limits a mean over classes, and the held-out set lacks one; or the recipe has trained
+                ranges, and there is no quantized graph.
             CalibrationFailed: the calibration set cannot be used.
             UnsupportedRecipe: the target cannot follow the recipe.
             CompileFailed: the engine's tools refused the network.
@@ -225,6 +242,7 @@ def build(
     evaluation: str | Path,
     output: str | Path,
     tflite: str | Path | None = None,
+    quantized: str | Path | None = None,
     waive: str | None = None,
     latency_budget: float = mixed.BUDGET,
     report: str | Path | None = None,
@@ -242,6 +260,7 @@ def build(
         evaluation: folder of labelled pictures that calibration does not see.
         output: file to write.
         tflite: float TFLite file, which the tflite target compiles; None takes the ONNX file's neighbour.
+        quantized: explicit QDQ graph of the network fine-tuned for int8, for a recipe with trained ranges and no other.
         waive: a reason to write the bundle even if its accuracy gate fails.
         latency_budget: of a search for mixed precision, as a share of the float network's time on the same engine.
         report: JSON file for what quantizing each block does and how a search went; a picture of it goes beside it.
@@ -252,6 +271,11 @@ def build(
         EdgeError: what :class:`Workbench` and its ``bundle`` raise; nothing is written.
     """
     target, settings = find_target(engine), read_recipe(recipe)
+    if quantized is not None and not settings.trained:
+        raise InputError(
+            f"recipe {settings.name} quantizes the float network: a quantized graph is not for it",
+            remedy="use recipe int8-qat, or leave --quantized out",
+        )
     check_output(output)
     if report is not None:
         diagnosis.check(Path(report), settings)
@@ -261,6 +285,7 @@ def build(
         calibration=calibration,
         evaluation=evaluation,
         tflite=tflite,
+        quantized=quantized,
         stage=stage,
         reference=reference,
     )
@@ -388,10 +413,15 @@ def golden_frame() -> Image:
 
 
 def _float_model(onnx: Path, tflite: Path | None, spec: ModelSpec) -> FloatModel:
-    if not onnx.is_file():
-        raise InputError(f"no ONNX file {onnx}", remedy="check the path")
+    _existing(onnx)
     if tflite is None and onnx.with_suffix(".tflite").is_file():
         tflite = onnx.with_suffix(".tflite")
     if tflite is not None and not tflite.is_file():
         raise InputError(f"no TFLite file {tflite}", remedy="check the path")
     return FloatModel(spec, onnx, tflite)
+
+
+def _existing(onnx: Path) -> Path:
+    if not onnx.is_file():
+        raise InputError(f"no ONNX file {onnx}", remedy="check the path")
+    return onnx

@@ -38,6 +38,12 @@ def register(verb: Verb) -> None:
     )
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
     sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
+    sub.add_argument(
+        "--quantized",
+        type=Path,
+        metavar="FILE",
+        help="network fine-tuned for int8, explicit QDQ, for int8-qat",
+    )
     sub.add_argument("--target", required=True, metavar="NAME", help="engine, or board profile")
     sub.add_argument(
         "--recipe",
@@ -119,6 +125,7 @@ def _built(
         evaluation=args.evaluation,
         output=args.output,
         tflite=args.tflite,
+        quantized=args.quantized,
         waive=args.waive,
         latency_budget=args.latency_budget,
         report=args.report,

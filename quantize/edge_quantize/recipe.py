@@ -73,17 +73,17 @@ def _problem(recipe: Recipe) -> str | None:
     if recipe.calibration_items < 0 or (recipe.calibration_items > 0) != recipe.calibrated:
         return (
             f"calibration_items is {recipe.calibration_items}; "
-            "at least 1 for int8 and int8-mixed, 0 for what quantizes no activation"
+            "at least 1 for int8 and int8-mixed, 0 for what quantizes no activation or brings its ranges"
         )
-    weights = recipe.precision.startswith("int8")
+    weights = recipe.precision.startswith("int8") and not recipe.trained
     for name, default, meant in (
         ("granularity", "channel", weights),
-        ("method", "minmax", recipe.calibrated),
+        ("method", "minmax", recipe.calibrated or (recipe.trained and recipe.precision == "int8")),
         ("symmetric", None, recipe.calibrated),
         ("keep_float", (), weights),
     ):
         if not meant and getattr(recipe, name) != default:
-            return f"{name} means nothing for {recipe.precision}"
+            return f"{name} means nothing for {'trained ranges' if recipe.trained else recipe.precision}"
     if not 0.5 <= recipe.gate.confidence < 1:
         return f"gate.confidence is {recipe.gate.confidence}, expected 0.5 to 1, such as 0.95"
     if not recipe.gate.max_drop:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_quantize.blocks import in_float, of_onnx
 from edge_quantize.pixels import front, let_in
+from edge_quantize.trained import for_onnxruntime
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -118,7 +119,8 @@ class OnnxRuntime:
     modules: tuple[str, ...] = ("onnxruntime",)
 
     def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
-        """Float: the graph as it is. Half: its weights in float16, cast back when it is loaded. Int8: QDQ.
+        """Float: the graph as it is. Half: its weights in float16, cast back when it is loaded. Int8: QDQ, with trained
+        ranges the quantized graph's own.
 
         What the recipe's ``keep_float`` names gets no QDQ.
 
@@ -131,13 +133,15 @@ class OnnxRuntime:
             recipe,
             precisions=("fp32", "fp16", "int8", "int8-mixed"),
             granularities=("channel", "tensor"),
-            methods=tuple(_METHODS),
+            methods=(*_METHODS, "trained"),
             symmetric=(None, False, True),
             keep_float=True,
         )
         data = model.onnx.read_bytes()
         if recipe.precision == "fp16":
             data = _halve(model.onnx)
+        elif recipe.trained:
+            data = _trained(model)
         elif recipe.calibrated:
             with vendor_errors(
                 "onnxruntime", CompileFailed, "quantization failed", "check the graph with onnx.checker"
@@ -227,6 +231,19 @@ def _halve(path: Path) -> bytes:
     graph.node.extend([*casts, *(nodes := list(graph.node))])
     del graph.node[: len(nodes)]
     data: bytes = network.SerializeToString(deterministic=True)
+    return data
+
+
+def _trained(model: FloatModel) -> bytes:
+    """The quantized graph in the form that the kernels want."""
+    import onnx
+
+    assert model.quantized is not None, "the workbench asks for it"
+    with vendor_errors(
+        "onnxruntime", CompileFailed, "conversion failed", "check the graph with onnx.checker"
+    ):
+        graph = for_onnxruntime(onnx.load(str(model.quantized)))
+    data: bytes = graph.SerializeToString(deterministic=True)
     return data
 
 

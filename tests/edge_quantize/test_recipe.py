@@ -4,7 +4,7 @@ from edge_quantize.recipe import FOLDER, names, read_recipe
 from edge_quantize.report import GATED
 from edge_sdk.errors import InputError
 
-BASES = ("int8-mixed", "int8-wonly", "int8", "fp16", "fp32")
+BASES = ("int8-mixed", "int8-wonly", "int8-qat", "int8", "fp16", "fp32")
 GOOD = """
 name = "mine"
 precision = "int8"
@@ -82,7 +82,14 @@ def test_a_variant_has_one_name(name):
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("fp32-tensor", "granularity"), ("int8-wonly-mse", "method"), ("fp16-sym", "symmetric")],
+    [
+        ("fp32-tensor", "granularity"),
+        ("int8-wonly-mse", "method"),
+        ("fp16-sym", "symmetric"),
+        ("int8-qat-tensor", "granularity means nothing for trained ranges"),
+        ("int8-qat-sym", "symmetric"),
+        ("int8-qat-mse", "calibration_items"),
+    ],
 )
 def test_a_variant_that_means_nothing_is_refused(name, match):
     with pytest.raises(InputError, match=match):
@@ -113,6 +120,8 @@ def test_a_missing_file_is_named(tmp_path):
         ("map50 = 0.01", "maap50 = 0.01", "maap50"),  # a metric that nothing measures gates nothing
         ("64", "-1", "calibration_items"),
         ("64", "0", "calibration_items"),  # int8 without calibration
+        ("64", '64\nmethod = "trained"', "calibration_items"),
+        ('"int8"\ncalibration_items = 64', '"fp16"\ncalibration_items = 0\nmethod = "trained"', "method"),
         ('"int8"', '"fp32"', "calibration_items"),  # float with calibration: what would it be for?
         ("0.01", "-0.01", "map50"),
         ("[gate.max", "[gate]\nconfidence = 1.0\n[gate.max", "confidence"),
