@@ -68,6 +68,29 @@ def round_to_half(network: nn.Module) -> nn.Module:
     return network
 
 
+def write_onnx(graph: nn.Module, spec: ModelSpec, file: Path) -> None:
+    """Write a deployed graph as opset-17 ONNX.
+
+    Args:
+        graph: in evaluation mode, from (1, H, W, 3) uint8 pixels to the spec's outputs.
+        spec: names and shapes of the tensors.
+        file: to write.
+    """
+    # The TorchScript exporter: the other one silently stays at opset 18.
+    torch.onnx.export(
+        graph,
+        (torch.zeros(spec.input.shape, dtype=torch.uint8),),
+        str(file),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=[spec.input.name],
+        output_names=[t.name for t in spec.outputs],
+    )
+    model = onnxslim.slim(onnx.load(str(file)))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(file))
+
+
 def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Path]:
     """Write ``NAME.onnx`` and ``NAME.tflite``, each whole or not at all.
 
@@ -82,27 +105,18 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
     output.mkdir(parents=True, exist_ok=True)
     graph = PixelsIn(round_to_half(fuse(network.eval()))).eval()
     example = torch.zeros(spec.input.shape, dtype=torch.uint8)
+=======
+    graph = PixelsIn(fuse(network.eval())).eval()
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
     with tempfile.TemporaryDirectory(dir=output) as folder:
         made = Path(folder) / onnx_file.name
-        # The TorchScript exporter: the other one silently stays at opset 18.
-        torch.onnx.export(
-            graph,
-            (example,),
-            str(made),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[spec.input.name],
-            output_names=[t.name for t in spec.outputs],
-        )
-        model = onnxslim.slim(onnx.load(str(made)))
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(made))
+        write_onnx(graph, spec, made)
         made.replace(onnx_file)
     import litert_torch
 
     with tempfile.TemporaryDirectory(dir=output) as folder:
         made = Path(folder) / tflite_file.name
+        example = torch.zeros(spec.input.shape, dtype=torch.uint8)
         litert_torch.convert(graph, (example,)).export(str(made))
         made.replace(tflite_file)
     return onnx_file, tflite_file

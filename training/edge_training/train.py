@@ -2,9 +2,10 @@
 
     python -m edge_training.train training/recipes/fer-yolo11n.toml --data ../shared/data --work runs/fer-yolo11n
 
-A recipe is one TOML file; its stages run in order, each starting from the weights of the one before. After every epoch
-the whole state is written, so the same command continues an interrupted run. Batches depend only on the
-recipe's seed, the epoch and the batch's number: a resumed run sees what an uninterrupted one would have seen.
+A recipe is one TOML file; its stages run in order, each starting from the weights of the one before, the first from
+``--start``. After every epoch the whole state is written, so the same command continues an interrupted run. Batches
+depend only on the recipe's seed, the epoch and the batch's number: a resumed run sees what an uninterrupted one would
+have seen.
 """
 
 from __future__ import annotations
@@ -213,8 +214,10 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 5) for name, value in figures.items()}
 
 
-def run(recipe_file: Path, data: Path, work: Path, *, device: str, threads: int) -> Path:
-    """Run all stages of a recipe.
+def run(
+    recipe_file: Path, data: Path, work: Path, *, device: str, threads: int, start: Path | None = None
+) -> Path:
+    """Run all stages of a recipe, the first from the weights in ``start``.
 
     Returns:
         The file with the last stage's best weights.
@@ -230,8 +233,8 @@ def run(recipe_file: Path, data: Path, work: Path, *, device: str, threads: int)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {recipe_file}: {error}", remedy="mend the recipe") from error
     stages = stages_of(recipe, data)
+    previous = None if start is None else checkpoint.load(start)[0]
     work.mkdir(parents=True, exist_ok=True)
-    previous: dict[str, Tensor] | None = None
     best = work
     for stage in stages:
         best = fit(stage, work, previous, device)
@@ -245,11 +248,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with fer2013/, faces/, backgrounds/")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="weights that the first stage begins with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     try:
-        best = run(args.recipe, args.data, args.work, device=args.device, threads=args.threads)
+        best = run(
+            args.recipe,
+            args.data,
+            args.work,
+            device=args.device,
+            threads=args.threads,
+            start=args.start,
+        )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code

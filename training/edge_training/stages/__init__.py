@@ -7,12 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from edge_sdk import zoo
 from edge_sdk.errors import InputError
 from edge_training.data import fer2013
-from edge_training.networks import CLASSIFIERS, DETECTORS
+from edge_training.networks import CLASSIFIERS, DETECTORS, of_model
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
 from edge_training.stages.detector import DetectorOptions, DetectorStage
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
+from edge_training.stages.qat import QatOptions, QatStage
 from edge_training.stages.student import StudentOptions, StudentStage
 from edge_training.train import Stage
 
@@ -46,22 +48,37 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
 
 def _expression_stages(recipe: Mapping[str, Any], network: str, data: Path, seed: int) -> list[Stage]:
     faces = fer2013.read(data / "fer2013")
-    stages: list[Stage] = []
-    for table in recipe.get("stage", []):
-        options = dict(table)
-        kind = options.pop("kind", None)
-        if kind == "classifier":
-            stages.append(ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed))
-        elif kind == "detector" and network in DETECTORS:
-            stages.append(DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed))
-        elif kind == "student" and network == "gmenet":
-            stages.append(StudentStage(options_of(StudentOptions, options), faces, seed))
-        else:
+    return [_expression_stage(table, network, faces, data, seed) for table in recipe.get("stage", [])]
+
+
+def _expression_stage(
+    table: Mapping[str, Any], network: str, faces: fer2013.Fer2013, data: Path, seed: int
+) -> Stage:
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if kind == "classifier":
+        return ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed)
+    if kind == "detector" and network in DETECTORS:
+        return DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed)
+    if kind == "student" and network == "gmenet":
+        return StudentStage(options_of(StudentOptions, options), faces, seed)
+    if kind == "qat":
+        model, shown = options.pop("model", None), options.pop("pictures", None)
+        if model not in zoo.NAMES or not isinstance(shown, dict):
             raise InputError(
-                f"{network} has no stage of kind {kind!r}",
-                remedy="use classifier, detector (for a YOLO) or student (for gmenet)",
+                f"a qat stage with model {model!r} and pictures {shown!r}",
+                remedy=f"model is one of {', '.join(zoo.NAMES)}, pictures the table of the stage whose it takes",
             )
-    return stages
+        pictures = _expression_stage(shown, network, faces, data, seed)
+        if isinstance(pictures, DetectorStage):
+            pictures.network(None)  # makes what its scenes are composed of
+        return QatStage(
+            options_of(QatOptions, options), lambda: of_model(model), zoo.spec(model), pictures.batches
+        )
+    raise InputError(
+        f"{network} has no stage of kind {kind!r}",
+        remedy="use classifier, detector (for a YOLO), student (for gmenet) or qat",
+    )
 
 
 def options_of(cls: type[Any], table: Mapping[str, Any]) -> Any:

@@ -1,0 +1,185 @@
+"""Quantization-aware training: fake quantization in a network, and the network as explicit QDQ.
+
+    python -m edge_training.qat fer-gmenet runs/fer-gmenet-qat/qat.best.safetensors --output runs/fer-gmenet-qat
+
+Observers, fake quantizers and their placement in a graph are torchao's (PT2E); where they stand is said here, by its
+``Quantizer`` interface. What is quantized is the deployed graph: batch norms folded, pixels in, raw maps out; so what is
+trained is what runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, fx, nn
+from torchao.quantization.pt2e import (
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+)
+from torchao.quantization.pt2e.fake_quantize import disable_observer, enable_observer
+from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+from edge_sdk import zoo
+from edge_sdk.errors import EdgeError
+from edge_sdk.spec import ModelSpec
+from edge_training import checkpoint
+from edge_training.export import PixelsIn, fuse, write_onnx
+from edge_training.networks import of_model
+
+_aten = torch.ops.aten
+_WEIGHTED = (_aten.conv2d.default, _aten.linear.default)
+_TWO_INPUTS = (_aten.add.Tensor, _aten.mul.Tensor, _aten.matmul.default)
+_OTHERS = (
+    _aten.amax.default,
+    _aten.avg_pool2d.default,
+    _aten.cat.default,
+    _aten.max_pool2d.default,
+    _aten.mean.dim,
+    _aten.sigmoid.default,
+    _aten.split.Tensor,
+    _aten.upsample_nearest2d.vec,
+)
+
+
+def _symmetric(observer: type[nn.Module], scheme: torch.qscheme, axis: int | None = None) -> QuantizationSpec:
+    # ONNX has no -127..127: the step is half a hundredth smaller than TensorRT's own, and -128 is hardly used.
+    return QuantizationSpec(
+        torch.int8, FakeQuantize.with_args(observer=observer), -128, 127, scheme, ch_axis=axis
+    )
+
+
+_ACTIVATION = _symmetric(MovingAverageMinMaxObserver, torch.per_tensor_symmetric)
+_WEIGHT = _symmetric(MovingAveragePerChannelMinMaxObserver, torch.per_channel_symmetric, 0)
+
+
+class Placement(Quantizer):  # type: ignore[misc]  # untyped base
+    """Pairs for TensorRT and onnxruntime in one graph: symmetric int8, a scale an activation, one a weight's channel.
+
+    Every operator that computes reads 8 bits. Not so an activation function, which fuses with what is before it, biases,
+    and outputs of the network (``edge_quantize.qdq.RULES``). TensorRT would do with fewer pairs; onnxruntime computes an
+    operator in 8 bits only if its output is quantized too.
+    """
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        for node in model.graph.nodes:
+            if node.target in _WEIGHTED:
+                wanted = {node.args[0]: _ACTIVATION, node.args[1]: _WEIGHT}
+            elif _reads_int8(node):
+                wanted = dict.fromkeys(node.all_input_nodes, _ACTIVATION)
+            else:
+                continue
+            node.meta["quantization_annotation"] = QuantizationAnnotation(
+                input_qspec_map=wanted, _annotated=True
+            )
+        return model
+
+    def validate(self, model: fx.GraphModule) -> None:
+        """Nothing can be wrong."""
+
+
+def _reads_int8(node: fx.Node) -> bool:
+    """Whether an operator without weights shall: it reads two activations, or is one of the others."""
+    inputs = node.all_input_nodes
+    if node.target in _TWO_INPUTS:
+        return len(inputs) == 2
+    fused = node.target is _aten.sigmoid.default and inputs[0].target in _WEIGHTED
+    return node.target in _OTHERS and not fused
+
+
+class FakeQuantized(nn.Module):
+    """A network as it is deployed that computes as in int8, with gradients: (B, H, W, 3) uint8 pixels to its outputs.
+
+    Args:
+        network: trained, any mode; its batch norms are folded in place.
+        spec: whose canvas it takes, any number of pictures at a time.
+    """
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        two = torch.zeros((2, *spec.input.shape[1:]), dtype=torch.uint8)
+        any_number = ({0: torch.export.Dim.DYNAMIC},)
+        deployed = PixelsIn(fuse(network.eval())).eval()
+        for module in deployed.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                # Folding made biases that do not learn.
+                module.bias.requires_grad_(module.weight.requires_grad)
+        captured = torch.export.export(deployed, (two,), dynamic_shapes=any_number).module()
+        self.graph = prepare_qat_pt2e(captured, Placement())
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.graph(pixels)
+        return outputs
+
+    def train(self, mode: bool = True) -> FakeQuantized:
+        """Change nothing: norms are folded, dropout is gone, and captured graphs know no mode."""
+        return self
+
+    def observe(self, on: bool) -> None:
+        """Let ranges follow what is seen, or stay as they are."""
+        self.apply(enable_observer if on else disable_observer)
+
+
+def export(network: FakeQuantized, spec: ModelSpec, output: Path) -> Path:
+    """Write ``NAME.qat.onnx``: explicit QDQ, weights in float before their pairs; whole or not at all.
+
+    Args:
+        network: fine-tuned.
+        spec: names and shapes of the tensors.
+        output: folder, made if missing.
+
+    Returns:
+        The file.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    network.observe(False)
+    file = output / f"{spec.name}.qat.onnx"
+    with tempfile.TemporaryDirectory(dir=output) as folder:
+        made = Path(folder) / file.name
+        write_onnx(network, spec, made)
+        model = onnx.load(str(made))
+        for tensor in _scales(model):
+            # torch writes a scalar as a list of one, which onnxruntime's kernels refuse.
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).reshape(()), tensor.name))
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(made))
+        made.replace(file)
+    return file
+
+
+def _scales(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Scales and zero-points of one value."""
+    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    names = {name for node in pairs for name in node.input[1:]}
+    return [t for t in model.graph.initializer if t.name in names and list(t.dims) == [1]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; exit codes as everywhere."""
+    parser = argparse.ArgumentParser(prog="edge_training.qat", description=__doc__.split("\n")[0])
+    parser.add_argument("model", choices=zoo.NAMES)
+    parser.add_argument("weights", type=Path, help="of a qat stage")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args(argv)
+    try:
+        spec = zoo.spec(args.model)
+        tensors, _ = checkpoint.load(args.weights)
+        network = FakeQuantized(of_model(spec.name), spec)
+        network.load_state_dict(tensors)
+        file = export(network, spec, args.output)
+    except EdgeError as error:
+        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    print(f"{file} {file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
