@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet pad-unseen zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-peers DATA=...  the product beside Ultralytics and others, each in its own environment"
 	@echo "make crosscheck    our inference stage beside LoadGen, benchmark_app and LiteRT's benchmark"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
+	@echo "make qat-fer-gmenet DATA=...      fine-tune for int8 (minutes), for recipe int8-qat"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
 	@echo "make proof DATA=...               what int8 costs each model on each engine, with paired bounds (half an hour)"
 
@@ -90,6 +91,11 @@ ablation-gmenet: $(DEV)/done
 
 pad-unseen: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/pad-unseen.toml --data $(DATA) --work runs/pad-unseen
+
+qat-fer-gmenet: qat-%: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.train training/recipes/$*-qat.toml --data $(DATA) --work runs/$*-qat \
+		--start training/weights/$*.safetensors
+	@$(DEV)/bin/python -m edge_training.qat $* runs/$*-qat/qat.best.safetensors --output runs/$*-qat
 
 zoo: $(DEV)/done
 	@for name in fer-yolo11n fer-yolo12n fer-gmenet pad-minifasnet; do \

@@ -104,9 +104,6 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
     """
     output.mkdir(parents=True, exist_ok=True)
     graph = PixelsIn(round_to_half(fuse(network.eval()))).eval()
-    example = torch.zeros(spec.input.shape, dtype=torch.uint8)
-=======
-    graph = PixelsIn(fuse(network.eval())).eval()
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
     with tempfile.TemporaryDirectory(dir=output) as folder:
         made = Path(folder) / onnx_file.name
