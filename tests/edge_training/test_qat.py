@@ -182,23 +182,12 @@ def test_an_interrupted_fine_tuning_resumes_to_the_same_weights(tmp_path):
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_ranges_follow_the_first_part_and_then_stay():
-    batches = [stage(epochs=2, observe=0.75).batches(epoch) for epoch in (0, 1)]
-    assert [bool(batch[1]) for part in batches for batch in (part[i] for i in range(12))] == [True] * 18 + [
-        False
-    ] * 6
-    task = stage()
-    network = task.network(trained())
-
-    def ranges():
-        return {k: v.clone() for k, v in network.state_dict().items() if k.endswith("max_val")}
-
-    before = ranges()
-    task.loss(network, (Pictures(5)[0][0], torch.tensor(False)))
-    task.validate(network)
-    assert all(torch.equal(before[name], value) for name, value in ranges().items())
-    task.loss(network, (Pictures(5)[0][0], torch.tensor(True)))
-    assert not all(torch.equal(before[name], value) for name, value in ranges().items())
+def test_ranges_come_from_the_first_pictures_and_stay(tmp_path):
+    task = stage(epochs=1, steps=2)
+    ranges = {k: v.clone() for k, v in task.network(trained()).state_dict().items() if k.endswith(".scale")}
+    assert all(bool((scale > 0).all()) and bool((scale != 1).any()) for scale in ranges.values())
+    last, _ = checkpoint.load(fit(task, tmp_path, trained(), "cpu"))
+    assert all(torch.equal(last[name], scale) for name, scale in ranges.items())
 
 
 def test_nothing_is_fine_tuned_from_nothing():
@@ -222,8 +211,8 @@ def recipe(**changes):
 def test_a_recipe_names_the_model_and_whose_pictures_it_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(fer2013, "read", lambda folder: fer2013.Fer2013(faces(), faces(), faces()))
     (task,) = stages_of(recipe(), tmp_path)
-    pixels, observe = task.batches(0)[0]
-    assert (task.spec.name, tuple(pixels.shape), bool(observe)) == ("fer-gmenet", (8, 48, 48, 3), True)
+    (pixels,) = task.batches(0)[0]
+    assert (task.spec.name, tuple(pixels.shape)) == ("fer-gmenet", (8, 48, 48, 3))
     for changes in ({"model": "nobody"}, {"pictures": None}, {"pictures": {"kind": "magic"}}, {"colour": 1}):
         with pytest.raises(InputError):
             stages_of(recipe(**changes), tmp_path)

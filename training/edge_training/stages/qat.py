@@ -24,7 +24,7 @@ Batches = Dataset[tuple[Tensor, ...]]
 UNSEEN = 1_000_000
 """An epoch that no training reaches: its pictures are changed in ways that training has not seen."""
 PROBES = 4
-"""Batches that first ranges come from, and as many that validation looks at."""
+"""Batches that ranges come from, and as many that validation looks at."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class QatOptions:
     epochs: int
     steps: int | None = None
     """Of an epoch; None takes all that the pictures' stage has."""
-    observe: float = 0.5
-    """Share of all steps in which ranges follow what is seen; then they are frozen, and weights settle on their grid."""
     lr: float = 1e-4
     weight_decay: float = 0.0
     workers: int = 1
@@ -84,16 +82,15 @@ class QatStage:
         with torch.no_grad():
             for index in range(min(PROBES, len(batches))):  # type: ignore[arg-type]  # it has a length
                 network(batches[index][0])
+        # Weights now learn to live with these ranges: ranges that moved with them would not settle.
+        network.observe(False)
         return network
 
     def batches(self, epoch: int) -> Batches:
-        return _Batches(self.options, self.pictures(epoch), epoch)
+        return _Batches(self.options, self.pictures(epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(network, FakeQuantized)
-        pixels, observe = batch
-        network.observe(bool(observe))
-        value = self._noise(network, pixels)
+        value = self._noise(network, batch[0])
         return value, {"noise": float(value.detach())}
 
     def _noise(self, network: nn.Module, pixels: Tensor) -> Tensor:
@@ -109,8 +106,6 @@ class QatStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        assert isinstance(network, FakeQuantized)
-        network.observe(False)
         device = next(network.parameters()).device
         batches = self.batches(UNSEEN)
         count = min(PROBES, len(batches))  # type: ignore[arg-type]  # it has a length
@@ -119,17 +114,15 @@ class QatStage:
 
 
 class _Batches(Dataset[tuple[Tensor, ...]]):
-    """(B, H, W, 3) uint8 pictures, and whether ranges follow them."""
+    """(B, H, W, 3) uint8 pictures."""
 
-    def __init__(self, options: QatOptions, pictures: Batches, epoch: int) -> None:
+    def __init__(self, options: QatOptions, pictures: Batches) -> None:
         self.pictures, self.count = pictures, len(pictures)  # type: ignore[arg-type]  # it has a length
         if options.steps is not None:
             self.count = min(options.steps, self.count)
-        self.first, self.frozen = epoch * self.count, options.observe * options.epochs * self.count
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        pixels = [t for t in self.pictures[index] if t.dtype == torch.uint8 and t.ndim == 4]
-        return torch.cat(pixels), torch.tensor(self.first + index < self.frozen)
+        return (torch.cat([t for t in self.pictures[index] if t.dtype == torch.uint8 and t.ndim == 4]),)
