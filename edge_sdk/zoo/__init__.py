@@ -1,4 +1,4 @@
-"""The shipped models: a spec module each, and the bundles that passed their gate.
+"""The models: a spec module each, and the bundles that passed their gate and are better than what was there.
 
 ``bundles/index.json`` lists the bundles with their hashes and how fast each ran, relative to onnxruntime fp32 in
 the same run, by processor architecture. Timings stand there and not in the bundles, whose bytes must not depend on them.
@@ -17,7 +17,7 @@ from edge_sdk.errors import InputError
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec, Precision
 
-NAMES = ("fer-yolo11n", "fer-gmenet")
+NAMES = ("fer-yolo11n", "fer-yolo12n", "fer-gmenet", "pad-minifasnet")
 BUNDLES = Path(__file__).parent / "bundles"
 INDEX = BUNDLES / "index.json"
 SOURCES = Path(__file__).parents[2] / "training" / "weights"

@@ -119,6 +119,27 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
     return onnx_file, tflite_file
 
 
+def float_source(model: str, work: Path) -> Path:
+    """The float ONNX file of a zoo model: the repository's, or made from its weights where only those are there.
+
+    Args:
+        model: zoo name.
+        work: folder for files that are made; ``float/`` in it.
+
+    Raises:
+        InputError: there are no weights either.
+    """
+    weights = zoo.SOURCES / f"{model}.safetensors"
+    if (zoo.SOURCES / f"{model}.onnx").is_file() or not weights.is_file():
+        return zoo.float_source(model)
+    made = work / "float" / f"{model}.onnx"
+    if not made.exists() or made.stat().st_mtime < weights.stat().st_mtime:
+        network = of_model(model)
+        network.load_state_dict(checkpoint.load(weights)[0])
+        export(network, zoo.spec(model), made.parent)
+    return made
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.export", description=__doc__.split("\n")[0])

@@ -33,7 +33,7 @@ def bundles(model: str, data: Path, work: Path, recipes: tuple[str, ...] = RECIP
         work: folder for unpacked pictures and the bundles.
         recipes: names or TOML files.
     """
-    bench = workbench(model, zoo.float_source(model), data, work)
+    bench = workbench(model, data, work)
     made = []
     for recipe in recipes:
         path = work / f"{model}.tensorrt-{Path(recipe).stem}.edge"

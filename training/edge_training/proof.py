@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.json:
             print(head(), flush=True)
         for model in args.models:
-            bench = workbench(model, zoo.float_source(model), args.data, args.work)
+            bench = workbench(model, args.data, args.work)
             for engine in (*TARGETS, "tensorrt"):
                 with stdout_is_ours():
                     rows.append(row(bench, find_target(engine), recipe))

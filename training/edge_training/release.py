@@ -27,6 +27,7 @@ from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.schema import to_plain
 from edge_sdk.target import find_target
 from edge_training.data.unpack import unpack
+from edge_training.export import float_source
 
 Set = tuple[str, dict[str, Any]]
 Sets = tuple[Set, Set]
@@ -50,8 +51,7 @@ def release(model: str, data: Path, work: Path) -> None:
     Raises:
         GateFailed: an engine has no bundle that passes.
     """
-    onnx = zoo.float_source(model)
-    bench = workbench(model, onnx, data, work)
+    bench = workbench(model, data, work)
     bundles = {}
     for engine in TARGETS:
         bundle, candidates = search(bench, find_target(engine))
@@ -66,10 +66,10 @@ def release(model: str, data: Path, work: Path) -> None:
         path.unlink()
     for path, bundle in bundles.items():
         bench.write(bundle, path)
-    write_index(model, latencies(list(bundles), onnx))
+    write_index(model, latencies(list(bundles), bench.model.onnx))
 
 
-def workbench(model: str, onnx: Path, data: Path, work: Path) -> Workbench:
+def workbench(model: str, data: Path, work: Path) -> Workbench:
     """A model's float network with the sets that calibrate and gate it, unpacked if they are not yet."""
     for name, settings in SETS[model]:
         if not (work / folder_of(name, settings)).exists():
@@ -80,7 +80,13 @@ def workbench(model: str, onnx: Path, data: Path, work: Path) -> Workbench:
         if done == total:
             print(f"  {text} done", file=sys.stderr, flush=True)
 
-    return Workbench(onnx, spec=zoo.spec(model), calibration=calibration, evaluation=evaluation, stage=stage)
+    return Workbench(
+        float_source(model, work),
+        spec=zoo.spec(model),
+        calibration=calibration,
+        evaluation=evaluation,
+        stage=stage,
+    )
 
 
 def folder_of(name: str, settings: Mapping[str, Any]) -> str:

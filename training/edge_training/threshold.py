@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
     args = parser.parse_args(argv)
     try:
-        bench = workbench(args.model, zoo.float_source(args.model), args.data, args.work)
+        bench = workbench(args.model, args.data, args.work)
         assert isinstance(bench.task, LivenessTask)
         with float_session(bench.model) as session:
             found, groups = liveness.scores(session, bench.task, bench.items)
