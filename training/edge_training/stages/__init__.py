@@ -14,7 +14,6 @@ from edge_training.networks import CLASSIFIERS, DETECTORS, of_model
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
 from edge_training.stages.detector import DetectorOptions, DetectorStage
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
-from edge_training.stages.qat import QatOptions, QatStage
 from edge_training.stages.student import StudentOptions, StudentStage
 from edge_training.train import Stage
 
@@ -63,6 +62,9 @@ def _expression_stage(
     if kind == "student" and network == "gmenet":
         return StudentStage(options_of(StudentOptions, options), faces, seed)
     if kind == "qat":
+        # torchao takes seconds to import and complains about extensions of other platforms.
+        from edge_training.stages.qat import QatOptions, QatStage
+
         model, shown = options.pop("model", None), options.pop("pictures", None)
         if model not in zoo.NAMES or not isinstance(shown, dict):
             raise InputError(
