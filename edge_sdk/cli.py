@@ -130,13 +130,13 @@ def _zoo(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
         return 0
-    print(f"{'MODEL':<14}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}  {'ENGINE':<15}GATE")
+    print(f"{'MODEL':<16}{'TARGET':<13}{'PRECISION':<11}{'MB':>5}{'LATENCY*':>10}  {'ENGINE':<15}GATE")
     for row in rows:
         gate = "  ".join(f"{name} {value:.3f}" for name, value in sorted(row["gate"].items()))
         gate += "" if row["waiver"] is None else f"  WAIVED: {row['waiver']}"
         engine = "installed" if row["engine_installed"] else "not installed"
         print(
-            f"{row['model']:<14}{row['target']:<13}{row['precision']:<11}{row['megabytes']:>5}"
+            f"{row['model']:<16}{row['target']:<13}{row['precision']:<11}{row['megabytes']:>5}"
             f"{row['relative_latency']:>10.2f}  {engine:<15}{gate}"
         )
     print("* median of the engine divided by onnxruntime fp32, measured in one run on x86_64")
