@@ -139,7 +139,7 @@ def test_a_name_never_becomes_an_import_of_something_else():
             zoo.spec(name)
 
 
-SHIPPED = ("fer-yolo11n", "fer-gmenet")
+SHIPPED = ("fer-yolo11n", "fer-gmenet", "pad-minifasnet")
 
 
 def test_what_is_shipped_is_named_here():
@@ -160,6 +160,8 @@ def test_the_shipped_bundles_are_the_indexed_ones_and_passed_their_gate(name):
         assert manifest.spec == zoo.spec(name)
         assert manifest.golden.cases >= 1
         assert entry.relative_latency
-        for metric in manifest.gate.metrics.values():
-            assert metric.reference - metric.compiled <= metric.max_drop
-            assert metric.compiled > 0.5
+        for metric_name, metric in manifest.gate.metrics.items():
+            error = metric_name in ("apcer_worst", "bpcer")  # of which less is better
+            gained = metric.reference - metric.compiled if error else metric.compiled - metric.reference
+            assert gained >= -metric.max_drop
+            assert metric.compiled < 0.5 if error else metric.compiled > 0.5

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -45,9 +45,9 @@ class LivenessOptions:
 
     epochs: int
     presentations: int = 24_000
-    """Pictures that are made for training, half of them bona fide."""
+    """Pictures that are made for training, half of them bona fide, the others evenly of each species."""
     species: tuple[str, ...] | list[str] = SPECIES
-    """Attacks that are trained on; the others are unseen."""
+    """Attacks that are trained on; those of the others are left out, and so unseen."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -88,11 +88,15 @@ class LivenessStage:
         if previous is not None:
             network.load_state_dict(previous)
         options = self.options
-        made = partial(presentations, self.folder, processes=options.processes)
-        groups = tuple(options.species)
-        images, kinds = made("train", options.presentations, groups, seed=self.seed)
+        made = partial(
+            presentations, self.folder, species=SPECIES, seed=self.seed, processes=options.processes
+        )
+        images, kinds = made("train", options.presentations)
+        if set(options.species) != set(SPECIES):
+            kept = np.isin(kinds, (BONA_FIDE, *options.species))
+            images, kinds = images[kept], kinds[kept]
         self._train = images, self._targets(images, kinds == BONA_FIDE)
-        self._dev = made("dev", options.dev_presentations, SPECIES, seed=self.seed)
+        self._dev = made("dev", options.dev_presentations)
         return network
 
     def _targets(
@@ -188,8 +192,9 @@ def _changed(image: Image, rng: np.random.Generator) -> Image:
     return changed
 
 
+@lru_cache(maxsize=2)  # stages that differ in something else look at the same pictures
 def presentations(
-    folder: Path, split: str, count: int, species: Sequence[str], *, seed: int, processes: int = 2
+    folder: Path, split: str, count: int, species: tuple[str, ...], *, seed: int, processes: int = 2
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
     """Make presentations of a split: half of them bona fide, the others evenly of each species.
 
@@ -202,7 +207,7 @@ def presentations(
         processes: that share the work.
 
     Returns:
-        (count, 80, 80, 3) uint8 crops, and (count,) ``bona_fide`` or the species of each.
+        (count, 80, 80, 3) uint8 crops, and (count,) ``bona_fide`` or the species of each; not to be written to.
     """
     rng = np.random.default_rng((seed, SPLITS.index(split)))
     groups = np.where(
