@@ -245,8 +245,11 @@ def _activations(graph: _Graph, keep_float: Collection[str]) -> dict[str, list[A
             if node.op_type in ("Gemm", "MatMul") and node.input[0] in graph.constants:
                 continue
         elif node.op_type == "Add" and not any(name in graph.constants for name in node.input):
-            # A convolution's own output is added in its kernel: the other summand is read in 8 bits.
-            names = [n for n in node.input if graph.kind_of_maker(n) not in WEIGHTED] or [node.input[1]]
+            # A convolution whose output nobody else reads adds in its kernel: the other summand is read in 8 bits.
+            fusing = [
+                n for n in node.input if graph.kind_of_maker(n) in WEIGHTED and len(graph.readers[n]) == 1
+            ]
+            names = [n for n in node.input if n not in fusing] or [node.input[1]]
         else:
             continue
         for name in names:

@@ -170,6 +170,22 @@ def test_a_convolutions_own_output_is_added_unquantized(frames):
     assert qdq.lint(quantized) == []
 
 
+def test_a_shortcut_from_a_convolution_is_added_in_int8_and_the_branch_in_its_kernel(frames):
+    """Linear bottlenecks: both summands are convolutions' outputs, and the next block reads one of them."""
+
+    def linear(m):
+        m.graph.node.remove(nodes(m)["act1"])
+        m.graph.node.remove(nodes(m)["act2"])
+        nodes(m)["conv1"].output[0], nodes(m)["conv2"].output[0] = "a1", "a2"
+
+    prepared = qdq.prepare(edited(residual("relu"), linear))
+    for summands in (["a1", "a2"], ["a2", "a1"]):
+        nodes(prepared)["residual"].input[:] = summands
+        model = qdq.quantize(prepared, qdq.ranges(prepared, frames))
+        assert qdq.lint(model) == []
+        assert set(nodes(model)["residual"].input) == {"a1_dequantized", "a2"}
+
+
 def test_scales_are_symmetric_scalar_for_activations_and_by_channel_for_weights(quantized):
     values = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
     for node in quantized.graph.node:
