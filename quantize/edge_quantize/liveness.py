@@ -188,7 +188,9 @@ def threshold_at(found: Floats, groups: Sequence[str], limit: float) -> float:
     if not species:
         raise InputError("the set holds no attack", remedy=f"give DIR/{BONA_FIDE}/* and DIR/SPECIES/*")
     candidates = np.unique(found)
-    passing = [1 - _share_below(found[names == s], np.ones((names == s).sum()), candidates) for s in species]
+    # Counted, not one less the share below: rounding would cost a step where a rate equals its limit.
+    attacks = [np.sort(found[names == s]) for s in species]
+    passing = [(len(a) - np.searchsorted(a, candidates)) / len(a) for a in attacks]
     enough = np.flatnonzero(np.max(passing, axis=0) <= limit)
     if not len(enough):
         raise InputError(

@@ -159,7 +159,7 @@ def test_a_set_that_is_not_laid_out_so_is_named(tmp_path, change, match):
         read_labelled(folder, LIVENESS_LABELS)
 
 
-@given(st.integers(0, 1000), st.floats(0.01, 0.5))
+@given(st.integers(0, 1000), st.sampled_from([0.05, 0.1, 0.2]) | st.floats(0.01, 0.5))
 def test_a_threshold_lets_no_species_pass_more_often_than_it_may_and_is_the_least_that_does(seed, limit):
     rng = np.random.default_rng(seed)
     groups = ["bona_fide"] * 40 + ["print"] * 60 + ["mask"] * 50
