@@ -79,8 +79,8 @@ def float_source(name: str) -> Path:
     path = SOURCES / f"{name}.onnx"
     if not path.is_file():
         raise InputError(
-            f"the float network of {name} is not installed with the wheel",
-            remedy="name it with --onnx, or work in a checkout of the repository",
+            f"the float network of {name} is not here: the wheel has none, a checkout those of shipped models",
+            remedy="name it with --onnx (from weights: python -m edge_training.export), or work in a checkout",
         )
     return path
 
