@@ -121,3 +121,10 @@ def test_an_unknown_recipe_key_is_named(shared_data):
         stages_of(
             {"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, shared_data
         )
+
+
+def test_light_of_strength_zero_changes_nothing():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    same = augment.light(ramp, np.random.default_rng(0), strength=0.0)
+    assert np.abs(same.astype(int) - ramp).max() <= 1
+    assert (augment.light(ramp, np.random.default_rng(0)) != ramp).mean() > 0.5

@@ -38,7 +38,8 @@ class Stage:
 
     def network(self, previous):
         torch.manual_seed(1)
-        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.2))
+        # A kernel that Muon takes, and parameters that it does not.
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.Dropout(0.2))
 
     def batches(self, epoch):
         if self.crash_after == epoch:

@@ -29,11 +29,12 @@ from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
+from edge_training.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW, linear warm-up, cosine decay, weights averaged over steps (EMA)."""
+    """How long and how fast: linear warm-up, cosine decay, weights averaged over steps (EMA)."""
 
     epochs: int
     lr: float
@@ -101,13 +102,13 @@ def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device:
     network = stage.network(previous).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(_groups(stage, network))
+    optimizer = Optimizer(_groups(stage, network))
     first_epoch, best_figure = 0, -math.inf
     if last.exists():
         tensors, state = checkpoint.load(last)
         network.load_state_dict(checkpoint.under(tensors, "network"))
         average.load_state_dict(checkpoint.under(tensors, "average"))
-        _restore_optimizer(optimizer, checkpoint.under(tensors, "optimizer"))
+        optimizer.restore(checkpoint.under(tensors, "optimizer"))
         first_epoch, best_figure = int(str(state["epoch"])), float(str(state["best"]))
     for epoch in range(first_epoch, schedule.epochs):
         started = time.perf_counter()
@@ -121,7 +122,7 @@ def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device:
             {
                 **{f"network.{k}": v for k, v in network.state_dict().items()},
                 **{f"average.{k}": v for k, v in average.state_dict().items()},
-                **{f"optimizer.{k}": v for k, v in _optimizer_tensors(optimizer).items()},
+                **{f"optimizer.{k}": v for k, v in optimizer.state().items()},
             },
             {"epoch": epoch + 1, "best": best_figure},
         )
@@ -151,7 +152,7 @@ def _epoch(
     stage: Stage,
     network: nn.Module,
     average: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     epoch: int,
     device: str,
 ) -> dict[str, float]:
@@ -171,7 +172,7 @@ def _epoch(
             group["lr"] = schedule.lr_at(step, steps) * group["factor"]
         moved = tuple(t.to(device) for t in batch)
         loss, parts = stage.loss(network, moved)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), schedule.clip_norm)
         optimizer.step()
@@ -195,19 +196,6 @@ def _average(average: nn.Module, network: nn.Module, decay: float, step: int) ->
             a.lerp_(n, 1 - decay)
         else:
             a.copy_(n)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": t for i, entry in state.items() for name, t in entry.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _rounded(figures: Mapping[str, float]) -> dict[str, float]:

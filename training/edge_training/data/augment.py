@@ -32,11 +32,12 @@ def warp_face(image: Image, side: int, rng: np.random.Generator, *, strength: fl
     return warped.astype(np.uint8, copy=False)
 
 
-def light(image: Image, rng: np.random.Generator) -> Image:
-    """Random gamma, contrast and brightness, through one lookup table."""
+def light(image: Image, rng: np.random.Generator, *, strength: float = 1.0) -> Image:
+    """Random gamma, contrast and brightness, through one lookup table; ``strength`` 0 changes nothing."""
     levels = np.linspace(0, 1, 256)
-    curve = levels ** np.exp(rng.uniform(-0.4, 0.4))
-    curve = (curve - 0.5) * rng.uniform(0.6, 1.35) + 0.5 + rng.uniform(-0.15, 0.15)
+    curve = levels ** np.exp(rng.uniform(-0.4, 0.4) * strength)
+    contrast, brightness = 1 + rng.uniform(-0.4, 0.35) * strength, rng.uniform(-0.15, 0.15) * strength
+    curve = (curve - 0.5) * contrast + 0.5 + brightness
     return cv2.LUT(image, (curve.clip(0, 1) * 255).astype(np.uint8)).astype(np.uint8, copy=False)
 
 

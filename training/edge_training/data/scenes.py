@@ -94,11 +94,11 @@ class SceneMaker:
 
     def _crop(self, row: int, size: int, rng: np.random.Generator) -> Image:
         """One crop, (size, size, 1) grey or (size, size, 3) colourised."""
-        face = augment.warp_face(self.faces[row], size, rng, strength=0.7)
-        face = augment.light(face, rng)
+        face = augment.warp_face(self.faces[row], size, rng, strength=0.6)
+        face = augment.light(face, rng, strength=0.6)
         if rng.random() < 0.15:
             face = augment.blur_or_shrink(face, rng)
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             face = augment.erase(face, rng)
         return augment.colourise(face, rng) if rng.random() < 0.25 else face[:, :, None]
 
@@ -127,7 +127,7 @@ class SceneMaker:
         for _ in range(rng.integers(0, 4)):
             self._paste_distractor(image, taken, rng)
         for row in rows:
-            drawn = size or int(np.exp(rng.uniform(np.log(20), np.log(min(200, 0.75 * side)))))
+            drawn = size or int(np.exp(rng.uniform(np.log(14), np.log(min(200, 0.75 * side)))))
             if (place := _free_place(taken, drawn, side, rng)) is None:
                 continue
             face = self._face(row, drawn, rng)

@@ -35,6 +35,9 @@ class ClassifierOptions:
     balance: float = 0.3
     """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
     dropout: float = 0.2
+    strength: float = 1.0
+    """Of the changes that a picture undergoes: how far it is turned and lit, how often it is blurred and covered. Short
+    schedules learn more from pictures that are changed less."""
 
 
 class ClassifierStage:
@@ -104,9 +107,11 @@ class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
         return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
 
     def _picture(self, face: augment.Image, rng: np.random.Generator) -> augment.Image:
-        image = augment.light(augment.warp_face(face, self.side, rng), rng)
-        if rng.random() < 0.2:
+        strength = self.options.strength
+        image = augment.warp_face(face, self.side, rng, strength=strength)
+        image = augment.light(image, rng, strength=strength)
+        if rng.random() < 0.2 * strength:
             image = augment.blur_or_shrink(image, rng)
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 * strength:
             image = augment.erase(image, rng)
         return augment.colourise(image, rng) if rng.random() < 0.3 else augment.three_channels(image)

@@ -49,6 +49,8 @@ class StudentOptions:
     votes_gain: float = 0.5
     balance: float = 0.3
     dropout: float = 0.2
+    strength: float = 1.0
+    """As the classifier's."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything starts."""
@@ -166,7 +168,13 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
     """Each picture twice, changed the same way: whole, and with what a smaller face leaves of it."""
 
     def __init__(self, options: StudentOptions, faces: fer2013.Faces, key: tuple[int, ...]) -> None:
-        crops = ClassifierOptions(options.epochs, side=SIDE, batch=options.batch, balance=options.balance)
+        crops = ClassifierOptions(
+            options.epochs,
+            side=SIDE,
+            batch=options.batch,
+            balance=options.balance,
+            strength=options.strength,
+        )
         self.whole, self.key = ClassifierBatches(crops, SIDE, faces, key), key
 
     def __len__(self) -> int:
