@@ -94,11 +94,10 @@ class SceneMaker:
 
     def _crop(self, row: int, size: int, rng: np.random.Generator) -> Image:
         """One crop, (size, size, 1) grey or (size, size, 3) colourised."""
-        face = augment.warp_face(self.faces[row], size, rng, strength=0.6)
-        face = augment.light(face, rng, strength=0.6)
+        face = augment.light(augment.warp_face(self.faces[row], size, rng), rng)
         if rng.random() < 0.15:
             face = augment.blur_or_shrink(face, rng)
-        if rng.random() < 0.2:
+        if rng.random() < 0.4:
             face = augment.erase(face, rng)
         return augment.colourise(face, rng) if rng.random() < 0.25 else face[:, :, None]
 

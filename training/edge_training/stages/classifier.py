@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,8 +36,11 @@ class ClassifierOptions:
     """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
     dropout: float = 0.2
     strength: float = 1.0
-    """Of the changes that a picture undergoes: how far it is turned and lit, how often it is blurred and covered. Short
-    schedules learn more from pictures that are changed less."""
+    """Of the changes that a picture undergoes: how far it is turned and lit, how often it is blurred and covered. A
+    network that knows little learns faster from pictures that are changed little."""
+    last_strength: float | None = None
+    """From two thirds of the epochs on, when a picture has been seen often enough to be known by heart; it grows to this
+    from one third on. None leaves it as it is."""
 
 
 class ClassifierStage:
@@ -61,8 +64,15 @@ class ClassifierStage:
         early = epoch < self.options.epochs - self.options.late_epochs
         return self.options.side if early else self.options.late_side
 
+    def _strength(self, epoch: int) -> float:
+        first, last = self.options.strength, self.options.last_strength
+        if last is None:
+            return first
+        return float(np.interp(epoch / self.options.epochs, (1 / 3, 2 / 3), (first, last)))
+
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        return ClassifierBatches(self.options, self._side(epoch), self.data.training, (self.seed, epoch))
+        options = replace(self.options, strength=self._strength(epoch))
+        return ClassifierBatches(options, self._side(epoch), self.data.training, (self.seed, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, targets, votes = batch
