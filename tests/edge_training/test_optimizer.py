@@ -94,3 +94,8 @@ def test_a_restored_optimizer_goes_on_as_if_nothing_had_been():
 def test_another_optimizers_state_is_refused():
     with pytest.raises(InputError, match="exp_avg"):
         optimizer_of(network()).restore({"0.exp_avg": torch.zeros(1)})
+
+
+def test_a_kernel_whose_memory_cannot_be_shared_is_refused_instead_of_left_untrained():
+    with pytest.raises(RuntimeError, match="view"):
+        optimizer_of(network().to(memory_format=torch.contiguous_format))

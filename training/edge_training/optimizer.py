@@ -25,7 +25,10 @@ class Optimizer:
 
     Args:
         groups: as torch's optimizers take them, each with ``params``, ``lr`` and ``weight_decay``; other keys are kept
-            in :attr:`param_groups`. Kernels must be in torch's channels-last layout.
+            in :attr:`param_groups`. Kernels are in torch's channels-last layout.
+
+    Raises:
+        RuntimeError: a kernel is not.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
@@ -34,7 +37,7 @@ class Optimizer:
         for group in groups:
             others = [p for p in group["params"] if not _is_kernel(p)]
             # A matrix that shares the kernel's memory: torch's Muon takes nothing else.
-            pairs = [(p, nn.Parameter(_matrix(p.detach()))) for p in group["params"] if _is_kernel(p)]
+            pairs = [(p, _matrix(p)) for p in group["params"] if _is_kernel(p)]
             self._kernels += pairs
             if others:
                 of_others.append({**group, "params": others})
@@ -53,15 +56,15 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        for kernel, matrix in self._kernels:
-            kernel.grad = matrix.grad = None
+        for kernel, _ in self._kernels:
+            kernel.grad = None
         for part in self._parts.values():
             part.zero_grad(set_to_none=True)
 
     def step(self) -> None:
         """Move all parameters that have a gradient."""
         for kernel, matrix in self._kernels:
-            matrix.grad = None if kernel.grad is None else _matrix(kernel.grad)
+            matrix.grad = None if kernel.grad is None else _channels_last(kernel.grad).reshape(matrix.shape)
         for part in self._parts.values():
             part.step()
 
@@ -98,7 +101,14 @@ def _is_kernel(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[0] >= _SMALLEST and parameter[0].numel() >= _SMALLEST
 
 
-def _matrix(kernel: Tensor) -> Tensor:
-    """(out, in, h, w) to (out, h * w * in), in the same memory where the layout is channels-last."""
-    last = kernel.permute(0, 2, 3, 1)
-    return last.reshape(len(last), -1)
+def _channels_last(kernel: Tensor) -> Tensor:
+    return kernel.permute(0, 2, 3, 1)
+
+
+def _matrix(kernel: Tensor) -> nn.Parameter:
+    """(out, in, h, w) as (out, h * w * in) in the same memory.
+
+    Raises:
+        RuntimeError: the layout is not channels-last; a copy would be trained instead of the kernel.
+    """
+    return nn.Parameter(_channels_last(kernel.detach()).view(len(kernel), -1))
