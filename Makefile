@@ -89,7 +89,7 @@ train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet: train
 
 ablation-gmenet: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \
-		--teacher runs/fer-gmenet/classifier.best.safetensors --work runs/ablation-gmenet
+		--teacher training/weights/fer-gmenet-teacher.safetensors --work runs/ablation-gmenet
 
 pad-unseen: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/pad-unseen.toml --data $(DATA) --work runs/pad-unseen

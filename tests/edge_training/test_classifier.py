@@ -3,11 +3,15 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
+import torch
+
+from edge_sdk.errors import InputError
 from edge_training.data import fer2013
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
+from edge_training.stages.common import Teacher
 
 
-def stage(**options):
+def stage(teacher=None, **options):
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 7
     faces = fer2013.Faces(
@@ -17,20 +21,45 @@ def stage(**options):
         np.eye(7, dtype=np.float32)[labels],
         np.zeros(40, bool),
     )
-    options = ClassifierOptions(epochs=12, side=32, late_side=48, late_epochs=3, batch=20, **options)
-    return ClassifierStage(options, "gmenet", fer2013.Fer2013(faces, faces, faces), seed=1)
+    options = ClassifierOptions(epochs=12, sides=(32, 48), batch=10, **options)
+    return ClassifierStage(options, "gmenet", fer2013.Fer2013(faces, faces, faces), 1, teacher)
 
 
 def changed(made, epoch):
     """Share of an epoch's pictures that are covered with noise, as every second covered one is."""
     batches = made.batches(epoch)
-    pictures = np.concatenate([batches[i][0].numpy() for i in range(len(batches))])
+    pictures = [picture for i in range(len(batches)) for picture in batches[i][0].numpy()]
     return np.mean([p.std((0, 1)).max() > 3 for p in pictures])
 
 
-def test_late_epochs_are_seen_at_the_late_side():
-    made = stage()
-    assert [made.batches(epoch)[0][0].shape[1] for epoch in (0, 8, 9, 11)] == [32, 32, 48, 48]
+def test_batches_take_turns_in_the_sides():
+    batches = stage().batches(0)
+    assert [batches[i][0].shape[1] for i in range(len(batches))] == [32, 48, 32, 48]
+
+
+def test_a_teacher_has_its_share_of_the_targets():
+    class Certain(torch.nn.Module):
+        """Of the fourth expression, whatever it sees."""
+
+        def __init__(self):
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.tensor([0.0, 0, 0, 50, 0, 0, 0]))
+
+        def forward(self, images):
+            return (self.logits.expand(len(images), 7),) * 2
+
+    made = stage(Teacher(Certain(), 48), distil=0.6, balance=0.0)
+    made.network(None)
+    targets = made.batches(0)[0][1].numpy()
+    assert targets.sum(1) == pytest.approx(1)
+    assert targets[:, 3].min() == pytest.approx(0.6 + 0.4 * 0.05 / 7)
+    # Another label, or the same.
+    assert np.unique(targets.max(1).round(4)) == pytest.approx([0.6029, 0.9829], abs=1e-4)
+
+
+def test_a_share_of_no_teacher_is_refused():
+    with pytest.raises(InputError, match="distil without a teacher"):
+        stage(distil=0.5)
 
 
 def test_pictures_of_strength_zero_are_not_covered_and_those_of_strength_two_are():

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tomllib
 
 pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError
+from edge_training import checkpoint
 from edge_training.data import augment, fer2013
 from edge_training.data.scenes import SceneMaker
+from edge_training.networks import CLASSIFIERS
 from edge_training.stages import stages_of
 from edge_training.stages.common import balanced_rows
 from edge_training.stages.detector import collate
@@ -121,6 +126,42 @@ def test_an_unknown_recipe_key_is_named(shared_data):
         stages_of(
             {"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1, "speed": 3}]}, shared_data
         )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"network": "yolo11n", "weights": "w.safetensors"}, "teacher"),
+        ({"network": "resnet", "weights": "w.safetensors", "side": 48}, "teacher"),
+        ({"network": "gmenet", "weights": "none.safetensors", "side": 48}, "none.safetensors"),
+        ({"network": "yolo11n", "weights": "w.safetensors", "side": 48}, "w.safetensors is not of a yolo11n"),
+    ],
+)
+def test_a_teacher_that_cannot_be_used_is_named_before_any_data_is_read(tmp_path, table, message):
+    checkpoint.save(tmp_path / "w.safetensors", CLASSIFIERS["gmenet"](0.0).state_dict(), {})
+    recipe = {"network": "yolo11n", "teacher": table, "stage": [{"kind": "classifier", "epochs": 1}]}
+    with pytest.raises(InputError, match=message):
+        stages_of(recipe, tmp_path / "no data", tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["fer-yolo11n", "fer-yolo12n"])
+def test_the_recipes_teacher_knows_more_than_a_coin(shared_data, name):
+    folder = Path(__file__).parents[2] / "training/recipes"
+    recipe = tomllib.loads((folder / f"{name}.toml").read_text())
+    first = stages_of({**recipe, "stage": recipe["stage"][:1]}, shared_data, folder)[0]
+    faces = first.data.public_test[np.arange(0, 3589, 12)]
+    answer = first.teacher(faces.images).argmax(1)
+    assert (answer == faces.labels).mean() > 0.6
+
+
+def test_a_crop_of_strength_zero_is_only_resized_and_may_get_a_colour():
+    ramp = np.tile(np.arange(48, dtype=np.uint8) * 5, (48, 1))
+    looks = [augment.crop(ramp, 48, np.random.default_rng(i), strength=0.0) for i in range(40)]
+    assert {look.shape for look in looks} == {(48, 48, 3)}
+    grey = [look for look in looks if (look[..., 0] == look[..., 2]).all()]
+    assert 15 < len(grey) < 40
+    assert all(np.abs(look[..., 0].astype(int) - ramp).max() <= 1 for look in grey)
 
 
 def test_light_of_strength_zero_changes_nothing():

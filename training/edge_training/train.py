@@ -220,7 +220,7 @@ def run(
         recipe: dict[str, Any] = tomllib.loads(recipe_file.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {recipe_file}: {error}", remedy="mend the recipe") from error
-    stages = stages_of(recipe, data)
+    stages = stages_of(recipe, data, recipe_file.parent)
     previous = None if start is None else checkpoint.load(start)[0]
     work.mkdir(parents=True, exist_ok=True)
     best = work

@@ -206,8 +206,8 @@ def wobble(scene: Floats, box: Floats, rng: Rng) -> tuple[Floats, Floats]:
 def paper(image: Floats, rng: Rng) -> Floats:
     """Ink on paper under a lamp."""
     white = rng.uniform(0.8, 1.0) * np.array([1, rng.uniform(0.94, 1), rng.uniform(0.84, 1)])
-    black = rng.uniform(0.04, 0.2)  # no ink is black under a lamp
-    ink = _saturate(image, rng.uniform(0.55, 0.95)) ** rng.uniform(0.75, 1.3)
+    black = rng.uniform(0.02, 0.15)  # no ink is black under a lamp
+    ink = _saturate(image, rng.uniform(0.6, 1.1)) ** rng.uniform(0.75, 1.3)
     screen_of_dots = _halftone(ink, rng) if rng.random() < 0.8 else ink
     ink = ink + rng.uniform(0.25, 0.8) * (screen_of_dots - ink)
     out: Floats = black + ink * (white - black)
@@ -318,9 +318,10 @@ def _egg(x: Floats, y: Floats, axes: tuple[int, int], rng: Rng) -> Floats:
 
 def capture(scene: Floats, rng: Rng) -> Image:
     """What a cheap camera makes of a scene: the same for every class."""
-    out: Floats = _saturate(scene, rng.uniform(0.65, 1.2))
-    out = out * np.exp(rng.uniform(-0.1, 0.1, 3)) * np.exp(rng.uniform(-0.4, 0.25))
-    black = rng.uniform(0, 0.08)
+    # Pale colours and grey blacks come from flare and cheap optics too: they must not mean paper.
+    out: Floats = _saturate(scene, rng.uniform(0.4, 1.25))
+    out = out * np.exp(rng.uniform(-0.12, 0.12, 3)) * np.exp(rng.uniform(-0.45, 0.3))
+    black = rng.uniform(0, 0.05) if rng.random() < 0.5 else rng.uniform(0.05, 0.25)
     out = black + out.clip(0, 1.3) ** np.exp(rng.uniform(-0.25, 0.25)) * (1 - black)
     if rng.random() < 0.4:
         out = out * _slope(rng, rng.uniform(0.05, 0.25))

@@ -41,6 +41,26 @@ def light(image: Image, rng: np.random.Generator, *, strength: float = 1.0) -> I
     return cv2.LUT(image, (curve.clip(0, 1) * 255).astype(np.uint8)).astype(np.uint8, copy=False)
 
 
+def crop(face: Image, side: int, rng: np.random.Generator, *, strength: float = 1.0) -> Image:
+    """Everything that a training crop undergoes: turned, lit, at times blurred, covered or given a colour.
+
+    Args:
+        face: (H, W) uint8, square.
+        side: output side in pixels.
+        rng: where the draws come from.
+        strength: how far it is turned and lit, how often it is blurred and covered.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
+    image = light(warp_face(face, side, rng, strength=strength), rng, strength=strength)
+    if rng.random() < 0.2 * strength:
+        image = blur_or_shrink(image, rng)
+    if rng.random() < 0.4 * strength:
+        image = erase(image, rng)
+    return colourise(image, rng) if rng.random() < 0.3 else three_channels(image)
+
+
 def erase(image: Image, rng: np.random.Generator) -> Image:
     """Cover one random rectangle of 4 to 20 % of the area with its own mean or noise; in place."""
     h, w = image.shape[:2]

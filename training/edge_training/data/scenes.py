@@ -71,7 +71,7 @@ class SceneMaker:
         size = int(np.exp(rng.uniform(np.log(smallest), np.log(side))))
         canvas = np.full((side, side, 3), PAD, np.uint8)
         x, y = rng.integers(0, side - size + 1, 2) if rng.random() < 0.5 else ((side - size) // 2,) * 2
-        canvas[y : y + size, x : x + size] = self._crop(row, size, rng)
+        canvas[y : y + size, x : x + size] = augment.crop(self.faces[row], size, rng)
         box = np.array([[x, y, x + size, y + size]], np.float32)
         return Scene(canvas, box, self.targets[row : row + 1])
 
@@ -88,18 +88,9 @@ class SceneMaker:
             size = int(np.exp(rng.uniform(np.log(56), np.log(cell))))
             x = place % 3 * cell + int(rng.integers(0, cell - size + 1))
             y = place // 3 * cell + int(rng.integers(0, cell - size + 1))
-            canvas[y : y + size, x : x + size] = self._crop(row, size, rng)
+            canvas[y : y + size, x : x + size] = augment.crop(self.faces[row], size, rng)
             boxes.append((x, y, x + size, y + size))
         return Scene(canvas, np.array(boxes, np.float32), self.targets[list(rows)])
-
-    def _crop(self, row: int, size: int, rng: np.random.Generator) -> Image:
-        """One crop, (size, size, 1) grey or (size, size, 3) colourised."""
-        face = augment.light(augment.warp_face(self.faces[row], size, rng), rng)
-        if rng.random() < 0.15:
-            face = augment.blur_or_shrink(face, rng)
-        if rng.random() < 0.4:
-            face = augment.erase(face, rng)
-        return augment.colourise(face, rng) if rng.random() < 0.25 else face[:, :, None]
 
     def scene(
         self, rows: Sequence[int], side: int, rng: np.random.Generator, *, size: int | None = None

@@ -9,9 +9,11 @@ from typing import Any
 
 from edge_sdk import zoo
 from edge_sdk.errors import InputError
+from edge_training import checkpoint
 from edge_training.data import fer2013
 from edge_training.networks import CLASSIFIERS, DETECTORS, of_model
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
+from edge_training.stages.common import Teacher
 from edge_training.stages.detector import DetectorOptions, DetectorStage
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
 from edge_training.stages.student import StudentOptions, StudentStage
@@ -20,12 +22,17 @@ from edge_training.train import Stage
 NETWORKS = (*CLASSIFIERS, "padnet")
 
 
-def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
+def stages_of(recipe: Mapping[str, Any], data: Path, place: Path = Path()) -> list[Stage]:
     """The stages that a recipe names, in order.
 
+    Args:
+        recipe: its tables.
+        data: folder with the training data.
+        place: the recipe's folder; its teacher's weights are named from there.
+
     Raises:
-        InputError: an unknown network, stage kind or key, a network that a stage cannot teach, or data that cannot be
-            read.
+        InputError: an unknown network, stage kind or key, a network that a stage cannot teach, or data or a teacher
+            that cannot be read.
     """
     network = recipe.get("network")
     if network not in NETWORKS:
@@ -39,26 +46,54 @@ def stages_of(recipe: Mapping[str, Any], data: Path) -> list[Stage]:
             options = {key: value for key, value in table.items() if key != "kind"}
             stages.append(LivenessStage(options_of(LivenessOptions, options), data, seed))
     else:
-        stages = _expression_stages(recipe, network, data, seed)
+        stages = _expression_stages(recipe, network, data, seed, place)
     if not stages:
         raise InputError("the recipe has no [[stage]]", remedy="add one with kind = 'classifier'")
     return stages
 
 
-def _expression_stages(recipe: Mapping[str, Any], network: str, data: Path, seed: int) -> list[Stage]:
+def _expression_stages(
+    recipe: Mapping[str, Any], network: str, data: Path, seed: int, place: Path
+) -> list[Stage]:
+    teacher = _teacher(recipe["teacher"], place) if "teacher" in recipe else None
     faces = fer2013.read(data / "fer2013")
-    return [_expression_stage(table, network, faces, data, seed) for table in recipe.get("stage", [])]
+    return [
+        _expression_stage(table, network, faces, data, seed, teacher) for table in recipe.get("stage", [])
+    ]
+
+
+def _teacher(table: Mapping[str, Any], place: Path) -> Teacher:
+    """The classifier that a recipe's ``[teacher]`` names: its network, its weights, and the side it sees."""
+    if set(table) != {"network", "weights", "side"} or table["network"] not in CLASSIFIERS:
+        raise InputError(
+            f"[teacher] with {dict(table)} in the recipe",
+            remedy=f"give network ({', '.join(CLASSIFIERS)}), weights (a file, from the recipe's folder) and side",
+        )
+    network, weights = CLASSIFIERS[table["network"]](0.0), place / table["weights"]
+    tensors, _ = checkpoint.load(weights)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{weights} is not of a {table['network']}: {error}", remedy="name its network in [teacher]"
+        ) from error
+    return Teacher(network, int(table["side"]))
 
 
 def _expression_stage(
-    table: Mapping[str, Any], network: str, faces: fer2013.Fer2013, data: Path, seed: int
+    table: Mapping[str, Any],
+    network: str,
+    faces: fer2013.Fer2013,
+    data: Path,
+    seed: int,
+    teacher: Teacher | None = None,
 ) -> Stage:
     options = dict(table)
     kind = options.pop("kind", None)
     if kind == "classifier":
-        return ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed)
+        return ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed, teacher)
     if kind == "detector" and network in DETECTORS:
-        return DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed)
+        return DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed, teacher)
     if kind == "student" and network == "gmenet":
         return StudentStage(options_of(StudentOptions, options), faces, seed)
     if kind == "qat":

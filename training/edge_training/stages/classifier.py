@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.networks import CLASSIFIERS
-from edge_training.stages.common import answers, balanced_rows, pixels
+from edge_training.stages.common import Teacher, answers, balanced_rows, pixels
 from edge_training.train import Schedule
 
 
@@ -22,10 +24,9 @@ class ClassifierOptions:
     """Keys of a ``kind = "classifier"`` stage."""
 
     epochs: int
-    side: int = 64
-    late_side: int = 96
-    """A crop's side in the last ``late_epochs`` and in validation: what the deployed canvas shows of a FER2013 face."""
-    late_epochs: int = 0
+    sides: tuple[int, ...] | list[int] = (64, 96)
+    """Sides of a crop in pixels, one batch after another. Mixed from the start: features that were learned at one side
+    do not know another. The last is the validation's: what the deployed canvas shows of a FER2013 face."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -41,6 +42,8 @@ class ClassifierOptions:
     last_strength: float | None = None
     """From two thirds of the epochs on, when a picture has been seen often enough to be known by heart; it grows to this
     from one third on. None leaves it as it is."""
+    distil: float = 0.0
+    """Share of the recipe's teacher in a crop's target; the rest is its label."""
 
 
 class ClassifierStage:
@@ -49,8 +52,19 @@ class ClassifierStage:
     name = "classifier"
     best_by = "accuracy"
 
-    def __init__(self, options: ClassifierOptions, network: str, data: fer2013.Fer2013, seed: int) -> None:
+    def __init__(
+        self,
+        options: ClassifierOptions,
+        network: str,
+        data: fer2013.Fer2013,
+        seed: int,
+        teacher: Teacher | None = None,
+    ) -> None:
+        if options.distil and teacher is None:
+            raise InputError("distil without a teacher in the recipe", remedy="add a [teacher] table")
         self.options, self.make, self.data, self.seed = options, CLASSIFIERS[network], data, seed
+        self.teacher = teacher
+        self._targets = data.training.targets()
         self.schedule = Schedule(options.epochs, options.lr, weight_decay=options.weight_decay)
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
@@ -58,11 +72,9 @@ class ClassifierStage:
         network = self.make(self.options.dropout)
         if previous is not None:
             network.load_state_dict(previous)
+        if self.teacher is not None and self.options.distil:
+            self._targets = self.teacher.mixed(self.data.training, self.options.distil)
         return network
-
-    def _side(self, epoch: int) -> int:
-        early = epoch < self.options.epochs - self.options.late_epochs
-        return self.options.side if early else self.options.late_side
 
     def _strength(self, epoch: int) -> float:
         first, last = self.options.strength, self.options.last_strength
@@ -72,7 +84,7 @@ class ClassifierStage:
 
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
         options = replace(self.options, strength=self._strength(epoch))
-        return ClassifierBatches(options, self._side(epoch), self.data.training, (self.seed, epoch))
+        return ClassifierBatches(options, self.data.training, self._targets, (self.seed, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, targets, votes = batch
@@ -90,7 +102,7 @@ class ClassifierStage:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         faces = self.data.public_test
-        answer = answers(network, faces.images, self._side(self.options.epochs - 1)).argmax(1)
+        answer = answers(network, faces.images, self.options.sides[-1]).argmax(1)
         return {
             "accuracy": float((answer == faces.labels).mean()),
             "uar": float(balanced_accuracy_score(faces.labels, answer)),
@@ -101,10 +113,13 @@ class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
     """(B, side, side, 3) uint8 changed crops, (B, 7) targets and (B, 7) votes."""
 
     def __init__(
-        self, options: ClassifierOptions, side: int, faces: fer2013.Faces, key: tuple[int, ...]
+        self,
+        options: ClassifierOptions,
+        faces: fer2013.Faces,
+        targets: npt.NDArray[np.float32],
+        key: tuple[int, ...],
     ) -> None:
-        self.options, self.side, self.faces, self.key = options, side, faces, key
-        self.targets = faces.targets()
+        self.options, self.faces, self.targets, self.key = options, faces, targets, key
         self.rows = balanced_rows(faces.labels, options.balance, np.random.default_rng(key))
 
     def __len__(self) -> int:
@@ -113,15 +128,8 @@ class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng((*self.key, index))
         rows = self.rows[index * self.options.batch : (index + 1) * self.options.batch]
-        images = np.stack([self._picture(self.faces.images[row], rng) for row in rows])
+        side, strength = self.options.sides[index % len(self.options.sides)], self.options.strength
+        images = np.stack(
+            [augment.crop(self.faces.images[row], side, rng, strength=strength) for row in rows]
+        )
         return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
-
-    def _picture(self, face: augment.Image, rng: np.random.Generator) -> augment.Image:
-        strength = self.options.strength
-        image = augment.warp_face(face, self.side, rng, strength=strength)
-        image = augment.light(image, rng, strength=strength)
-        if rng.random() < 0.2 * strength:
-            image = augment.blur_or_shrink(image, rng)
-        if rng.random() < 0.4 * strength:
-            image = augment.erase(image, rng)
-        return augment.colourise(image, rng) if rng.random() < 0.3 else augment.three_channels(image)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from edge_training.data import augment
+from edge_training.data import augment, fer2013
 
 
 def balanced_rows(
@@ -53,8 +54,25 @@ def answers(network: nn.Module, crops: Iterable[augment.Image], side: int) -> np
     return torch.cat(logits).numpy()
 
 
-def expressions(teacher: nn.Module, crops: Iterable[augment.Image], side: int) -> npt.NDArray[np.float32]:
-    """(N, 7) the teacher's distribution for each grey crop and its mirror image."""
-    mirrored = [np.ascontiguousarray(c[:, ::-1]) for c in crops]
-    logits = (answers(teacher, crops, side) + answers(teacher, mirrored, side)) / 2
-    return torch.from_numpy(logits).softmax(1).numpy()
+@dataclass(frozen=True)
+class Teacher:
+    """A trained classifier that says what faces express.
+
+    Attributes:
+        network: answers crops with logits of FER2013's label, and of the FER+ votes.
+        side: in pixels, at which it sees a crop.
+    """
+
+    network: nn.Module
+    side: int
+
+    def __call__(self, crops: Sequence[augment.Image]) -> npt.NDArray[np.float32]:
+        """(N, 7) its distribution for each grey crop and its mirror image."""
+        mirrored = [np.ascontiguousarray(c[:, ::-1]) for c in crops]
+        logits = (answers(self.network, crops, self.side) + answers(self.network, mirrored, self.side)) / 2
+        return torch.from_numpy(logits).softmax(1).numpy()
+
+    def mixed(self, faces: fer2013.Faces, share: float) -> npt.NDArray[np.float32]:
+        """(N, 7) ``share`` of its answer, the rest of the label."""
+        mixture = (1 - share) * faces.targets() + share * self(list(faces.images))
+        return mixture.astype(np.float32)

@@ -21,8 +21,11 @@ from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgr
 from edge_training.data.scenes import PAD, Scene, SceneMaker
 from edge_training.losses import DetectionLoss, anchor_points, decode_boxes, flatten
 from edge_training.networks import CLASSIFIERS, DETECTORS
-from edge_training.stages.common import balanced_rows, expressions, pixels
+from edge_training.stages.common import Teacher, balanced_rows, pixels
 from edge_training.train import Schedule
+
+CROP_SIDE = 96
+"""Pixels of a FER2013 crop on the deployed canvas, which enlarges it by two."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ class DetectorOptions:
     ema: float = 0.998
     expression_gain: float = 0.0
     distil: float = 0.0
-    """Share of the classifier's answer in a crop's target; the rest is its label."""
-    teacher_side: int = 96
-    """The size at which the classifier sees a crop or a portrait's face."""
+    """Share of the teacher's answer in a crop's target; the rest is its label. Portraits have no other."""
     balance: float = 0.3
     input_side: int = 320
     """Canvas of the validation, which is the deployed one."""
@@ -69,8 +70,10 @@ class DetectorStage:
         data: fer2013.Fer2013,
         folder: Path,
         seed: int,
+        teacher: Teacher | None = None,
     ) -> None:
         self.options, self.name_of_network, self.data, self.seed = options, network, data, seed
+        self.teacher = teacher
         self.schedule = Schedule(
             options.epochs,
             options.lr,
@@ -85,23 +88,21 @@ class DetectorStage:
         self._maker: SceneMaker | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A detector on the classifier's backbone; the classifier also teaches what its faces express."""
+        """A detector on the classifier's backbone; without a teacher the classifier also says what faces express."""
         torch.manual_seed(self.seed)
         network = DETECTORS[self.name_of_network](len(fer2013.LABELS))
         faces = self.data.training
         if previous is None:
             self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
             return network
-        teacher = CLASSIFIERS[self.name_of_network](0.0)
-        teacher.load_state_dict(previous)
         network.backbone.load_state_dict(checkpoint.under(previous, "backbone"))
-        share, side = self.options.distil, self.options.teacher_side
-        targets = faces.targets()
-        if share:
-            taught = expressions(teacher, faces.images, side)
-            targets = ((1 - share) * targets + share * taught).astype(np.float32)
+        if (teacher := self.teacher) is None:
+            classifier = CLASSIFIERS[self.name_of_network](0.0)
+            classifier.load_state_dict(previous)
+            teacher = Teacher(classifier, CROP_SIDE)
+        targets = teacher.mixed(faces, self.options.distil) if self.options.distil else faces.targets()
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
-        # The classifier was taught on grey crops.
+        # Teachers were taught on grey crops.
         heads = [_cut(p.image, p.box) for p in portraits]
         grey = [cv2.cvtColor(head, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False) for head in heads]
         self._maker = SceneMaker(
@@ -109,7 +110,7 @@ class DetectorStage:
             targets,
             [b for i, b in enumerate(self.backgrounds) if i % HELD_OUT_EVERY],
             portraits,
-            expressions(teacher, grey, side),
+            teacher(grey),
         )
         return network
 

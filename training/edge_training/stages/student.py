@@ -170,12 +170,12 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
     def __init__(self, options: StudentOptions, faces: fer2013.Faces, key: tuple[int, ...]) -> None:
         crops = ClassifierOptions(
             options.epochs,
-            side=SIDE,
+            sides=(SIDE,),
             batch=options.batch,
             balance=options.balance,
             strength=options.strength,
         )
-        self.whole, self.key = ClassifierBatches(crops, SIDE, faces, key), key
+        self.whole, self.key = ClassifierBatches(crops, faces, faces.targets(), key), key
 
     def __len__(self) -> int:
         return len(self.whole)
