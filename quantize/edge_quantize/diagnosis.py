@@ -102,7 +102,7 @@ def _draw(plain: dict[str, Any], found: Search, path: Path) -> None:
     floor = min((row.noise for row in rows if row.noise > 0), default=1e-12)
     top.barh([row.block for row in rows], [max(row.noise, floor) for row in rows], color=colours)
     top.set_xscale("log")
-    top.set_xlabel("noise at the outputs with only this block in int8 (share of their power)", fontsize=8)
+    top.set_xlabel("noise of the answers with only this block in int8 (share of their power)", fontsize=8)
     top.tick_params(axis="y", labelsize=8)
     if any(row.block in kept for row in rows):
         top.set_title("orange: left in float by the search", fontsize=9, loc="right")

@@ -1,9 +1,11 @@
 """Mixed precision: what to leave in float so that a network is faster, and so that its gate passes.
 
 Two greedy searches, one after the other. Kinds of operators are left in float where that is *faster* on this machine: an
-int8 softmax or product of two activations can cost more than it saves. Then, while the gate fails, the block whose
-quantization harms the outputs most (``edge_quantize.sensitivity``) goes back to float, unless the network would then be
-slower than the budget allows. Every latency is measured, all of a comparison in turns.
+int8 softmax or product of two activations can cost more than it saves. Then, while the gate fails, the blocks whose
+quantization harms the answers most (``edge_quantize.sensitivity``) go back to float, each unless the network would then
+be slower than the budget allows. Noise powers add up, so a round leaves in float what makes half of the noise that is
+left: a gate is thousands of pictures, and a block alone seldom decides it. Every latency is measured, all of a
+comparison in turns.
 """
 
 from __future__ import annotations
@@ -150,7 +152,7 @@ def search(bench: Workbench, target: Target, recipe: Recipe, found: Search) -> B
             if left is None:
                 found.noise = noise(bench, target, recipe)
                 left = list(found.noise)
-            if not _next_block(bench, timer, found, left):
+            if not _next_blocks(bench, timer, found, left):
                 raise _failed(error, found) from error
         else:
             found.passed = True
@@ -255,10 +257,12 @@ def noise(bench: Workbench, target: Target, recipe: Recipe) -> list[BlockNoise]:
     )
 
 
-def _next_block(bench: Workbench, timer: Timer | None, found: Search, left: list[BlockNoise]) -> bool:
-    """Leave the most harmful block that the budget allows in float; False if there is none."""
-    while left:
-        block = left.pop(0).block
+def _next_blocks(bench: Workbench, timer: Timer | None, found: Search, left: list[BlockNoise]) -> bool:
+    """Leave the most harmful blocks that the budget allows in float, until half of the noise is gone; False if none."""
+    removed = 0.0
+    while removed < sum(row.noise for row in left):
+        row = left.pop(0)
+        block = row.block
         keep = (*found.keep_float, block)
         before = after = None
         if timer:
@@ -267,8 +271,8 @@ def _next_block(bench: Workbench, timer: Timer | None, found: Search, left: list
         found.steps.append(Step((block,), "accuracy", "kept" if fits else "over budget", before, after))
         if fits:
             found.keep_float = keep
-            return True
-    return False
+            removed += row.noise
+    return removed > 0
 
 
 def _note(found: Search, metrics: Mapping[str, float]) -> None:

@@ -1,9 +1,10 @@
-"""What quantizing each block does to a network's outputs, by quantizing one block at a time.
+"""What quantizing each block does to a network's answers, by quantizing one block at a time.
 
-One at a time, not all but one: with the rest in float, the noise at the outputs is this block's alone, and noise powers
-of different blocks add up (nearly: they are independent), so that the list ranks what to leave in float. The other way
-round each figure would be a small difference between two large ones. Noise at the outputs and not the task's metric:
-some thirty pictures rank it, while a metric needs thousands for half a point. The metric decides in the gate.
+One at a time, not all but one: with the rest in float, the noise is this block's alone, and noise powers of different
+blocks add up (nearly: they are independent), so that the list ranks what to leave in float. The other way round each
+figure would be a small difference between two large ones. Noise and not the task's metric: some thirty pictures rank it,
+while a metric needs thousands for half a point. The metric decides in the gate. Noise of the answers and not of the raw
+outputs: a detector's raw maps mostly speak of cells where no face is, and what they say there reaches nobody.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import numpy as np
 from edge_quantize import blocks
 from edge_quantize.gate import outputs_of
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.spec import Recipe
+from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, Target
+from edge_sdk.tasks.classification import softmax
+from edge_sdk.tasks.detection import sigmoid
 from edge_sdk.tensors import Array, Tensors
 
 Stage = Callable[[str, int, int], None]
@@ -38,8 +41,8 @@ class BlockNoise:
     Attributes:
         block: its path.
         operators: how many it has.
-        noise: power of the error relative to the output's, averaged over the outputs.
-        outputs: that of each output.
+        noise: power of the answers' error relative to their own: of probabilities, and of a detector's boxes.
+        outputs: power of each raw output's error relative to its own.
     """
 
     block: str
@@ -84,6 +87,7 @@ def measure(
     if cache and (known := cache.get(facts)):
         return [BlockNoise(**row) for row in json.loads(known)]
     truth = _answers(model, runner, target.compile(model, recipe=float_of(recipe), calibration=()), some)
+    wanted = answered(model.spec, truth)
     found = []
     for done, name in enumerate(names):
         stage("sensitivity", done, len(names))
@@ -91,13 +95,34 @@ def measure(
         trial = dataclasses.replace(recipe, precision="int8-mixed", keep_float=others)
         answers = _answers(model, runner, target.compile(model, recipe=trial, calibration=some), some)
         noise = {output: _noise(truth[output], answers[output]) for output in truth}
-        count = len(blocks.in_float(operators, (name,)))
-        found.append(BlockNoise(name, count, float(np.mean(list(noise.values()))), noise))
+        meant = answered(model.spec, answers)
+        harm = float(np.mean([_noise(wanted[part], meant[part]) for part in wanted]))
+        found.append(BlockNoise(name, len(blocks.in_float(operators, (name,))), harm, noise))
     stage("sensitivity", len(names), len(names))
     found.sort(key=lambda row: -row.noise)
     if cache:
         cache.put(facts, json.dumps([dataclasses.asdict(row) for row in found]).encode())
     return found
+
+
+def answered(spec: ModelSpec, outputs: Tensors) -> dict[str, Array]:
+    """What raw outputs of N pictures mean.
+
+    Returns:
+        ``scores``: probabilities, (N, classes), or of every cell of a detector, (N, cells, classes). Of a detector also
+        ``boxes``: the distances of its boxes' sides in pixels, (N, cells, 4), times the cell's greatest score.
+    """
+    if spec.decode is None:
+        return {"scores": softmax(outputs["logits"].reshape(-1, len(spec.labels)).astype(np.float32))}
+    bins, scores, boxes = np.arange(spec.decode.bins, dtype=np.float32), [], []
+    for stride in spec.decode.strides:
+        logits, sides = outputs[f"cls{stride}"], outputs[f"box{stride}"]
+        score = sigmoid(logits.reshape(len(logits), -1, len(spec.labels)).astype(np.float32))
+        shares = softmax(sides.reshape(-1, len(bins)).astype(np.float32))
+        distances = (shares @ bins * stride).reshape(*score.shape[:2], 4)
+        scores.append(score)
+        boxes.append(distances * score.max(2, keepdims=True))
+    return {"scores": np.concatenate(scores, 1), "boxes": np.concatenate(boxes, 1)}
 
 
 def float_of(recipe: Recipe) -> Recipe:
@@ -153,7 +178,7 @@ def _facts(
     files: list[Path] = [path for path in (model.onnx, model.tflite) if path is not None]
     tools = ("onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer", "face-edge-sdk")
     return {
-        "what": "sensitivity 1",
+        "what": "sensitivity 2",
         "network": " ".join(digest(path.read_bytes()) for path in files),
         "target": f"{target.name} {runner.name}",
         "recipe": f"{recipe.granularity} {recipe.method} {recipe.symmetric}",

@@ -60,10 +60,10 @@ class Clock:
 
 @pytest.fixture
 def searched(monkeypatch):
-    def run(bench, clock=None, *, budget=1.0, waive=None):
+    def run(bench, clock=None, *, budget=1.0, waive=None, noise=NOISE):
         monkeypatch.setattr(mixed, "is_installed", lambda target: clock is not None)
         monkeypatch.setattr(mixed, "Timer", lambda *a: clock)
-        monkeypatch.setattr(mixed, "noise", lambda *a: list(NOISE))
+        monkeypatch.setattr(mixed, "noise", lambda *a: list(noise))
         monkeypatch.setattr(mixed, "faster", lambda *a: ())
         found = mixed.Search(budget=budget)
         return mixed.bundle(bench, None, RECIPE, found=found, waive=waive), found
@@ -196,3 +196,30 @@ def test_noise_is_not_called_a_gain(toy_onnx, monkeypatch, spread, gain, sure):
     before, _, faster = timer.compare(timer.compile(()), timer.compile(("Mul",)))
     assert faster is sure
     assert before == pytest.approx(0.5, rel=2 * spread)
+
+
+def test_half_of_the_noise_goes_back_to_float_in_a_round(searched):
+    bench = Bench({"e"})
+    _, found = searched(bench, noise=[BlockNoise(name, 1, 0.1, {}) for name in "abcdefgh"])
+    assert bench.tried == [(), tuple("abcd"), tuple("abcdef")]
+    # Only the last block of a round has the gate's figures.
+    assert [bool(s.metrics) for s in found.steps] == [False, False, False, True, False, True]
+
+
+def test_what_no_face_is_near_is_no_harm():
+    rng = np.random.default_rng(0)
+    shape = {t.name: (4, *t.shape[1:]) for t in toys.SPEC.outputs}
+    truth = {
+        n: rng.normal(-9 if n.startswith("cls") else 0, 1, s).astype(np.float32) for n, s in shape.items()
+    }
+    truth["cls8"][:, 0, 0] = 2.0
+
+    def harm(name, where):
+        noisy = {n: v.copy() for n, v in truth.items()}
+        noisy[name][where] += 1.0
+        wanted, found = sensitivity.answered(toys.SPEC, truth), sensitivity.answered(toys.SPEC, noisy)
+        return sum(float(np.square(wanted[k] - found[k]).sum()) for k in wanted)
+
+    face, nothing = np.s_[:, 0, 0, 0], np.s_[:, 1, 1, 0]
+    assert harm("cls8", face) > 100 * harm("cls8", nothing)
+    assert harm("box8", face) > 100 * harm("box8", nothing)
