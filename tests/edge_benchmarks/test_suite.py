@@ -49,10 +49,13 @@ def test_holes_of_a_matrix_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "available_targets", lambda: ("openvino", "tflite"))
     text = 'name = "m"\nmodels = ["fer-yolo11n"]\nprecisions = ["int8", "int8-mixed", "fp16"]\n'
     cells, missing = planned(tmp_path, text)
-    assert {Path(cell.bundle).name.split(".")[1] for cell in cells} == {"openvino-int8", "tflite-int8-mixed"}
+    assert {Path(cell.bundle).name.split(".")[1] for cell in cells} == {
+        "openvino-int8-mixed",
+        "tflite-int8-mixed",
+    }
     said = {failure.what: failure.message for failure in missing}
     assert "no such bundle" in said["fer-yolo11n openvino fp16"]
-    assert "not installed" in said["fer-yolo11n onnxruntime int8"]
+    assert "not installed" in said["fer-yolo11n onnxruntime int8-mixed"]
 
 
 @pytest.mark.parametrize(
