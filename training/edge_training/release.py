@@ -14,7 +14,8 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,17 @@ TARGETS = ("onnxruntime", "openvino", "tflite")
 """What the zoo ships; bundles for TensorRT are built with ``make jetson``."""
 
 
-def release(model: str, data: Path, work: Path) -> None:
-    """Build a model's bundles for every engine into the zoo, the fastest of each that passes, and write the index.
+def release(model: str, data: Path, work: Path, engines: Sequence[str] = TARGETS) -> None:
+    """Build a model's bundles into the zoo, for every engine the fastest that passes, and write the index.
+
+    An engine's bundle replaces the one before as soon as it is found and timed, so that a release that is ended keeps
+    what it finished; bundles of other engines stay.
 
     Raises:
-        GateFailed: an engine has no bundle that passes.
+        GateFailed: an engine has no bundle that passes; its bundle of before stays.
     """
     bench = workbench(model, data, work)
-    bundles = {}
-    for engine in TARGETS:
+    for engine in engines:
         bundle, candidates = search(bench, find_target(engine))
         print(f"\n{engine}", flush=True)
         print_candidates(candidates, sys.stdout)
@@ -61,12 +64,30 @@ def release(model: str, data: Path, work: Path) -> None:
             raise GateFailed(
                 f"{model}: no recipe passes the gate on {engine}", remedy="see the table above", report={}
             )
-        bundles[zoo.BUNDLES / f"{model}.{engine}-{bundle.manifest.recipe.precision}.edge"] = bundle
-    for path in zoo.BUNDLES.glob(f"{model}.*.edge"):
-        path.unlink()
-    for path, bundle in bundles.items():
-        bench.write(bundle, path)
-    write_index(model, latencies(list(bundles), bench.model.onnx))
+        ship(model, engine, bundle, bench.model.onnx)
+
+
+def ship(model: str, engine: str, bundle: Bundle, onnx: Path) -> None:
+    """Put a bundle in the place of the engine's other ones, with the index that says so.
+
+    All of the model's bundles are timed again, in one run, before anything is replaced.
+
+    Raises:
+        GateFailed: the bundle did not pass but was waived; nothing is replaced.
+    """
+    if (reason := bundle.manifest.gate.waiver) is not None:
+        raise GateFailed(f"{model} on {engine} was waived: {reason}", remedy="ship what passed", report={})
+    path = zoo.BUNDLES / f"{model}.{engine}-{bundle.manifest.recipe.precision}.edge"
+    replaced = sorted(zoo.BUNDLES.glob(f"{model}.{engine}-*.edge"))
+    others = sorted(set(zoo.BUNDLES.glob(f"{model}.*.edge")) - set(replaced))
+    with tempfile.TemporaryDirectory(dir=zoo.BUNDLES, prefix=".release-") as folder:
+        staged = Path(folder) / path.name
+        bundle.write(staged)
+        taken = latencies([*others, staged], onnx)
+        for old in replaced:
+            old.unlink()
+        staged.replace(path)
+    write_index(model, {path if p == staged else p: latency for p, latency in taken.items()})
 
 
 def workbench(model: str, data: Path, work: Path) -> Workbench:
@@ -105,9 +126,6 @@ def latencies(paths: list[Path], onnx: Path) -> dict[Path, float]:
 
 def write_index(model: str, taken: Mapping[Path, float]) -> None:
     """Write ``index.json`` with a model's shipped bundles and their relative latencies, whole or not at all."""
-    for path in taken:
-        if (reason := Bundle.open(path).manifest.gate.waiver) is not None:
-            raise GateFailed(f"{path} was waived: {reason}", remedy="the zoo ships what passed", report={})
     others = []
     if zoo.INDEX.exists():
         others = [b for b in json.loads(zoo.INDEX.read_text())["bundles"] if b["model"] != model]
@@ -134,9 +152,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", choices=zoo.NAMES)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked pictures")
+    parser.add_argument(
+        "--engine", choices=TARGETS, action="append", help="this one alone, again for more (default: all)"
+    )
     args = parser.parse_args(argv)
     try:
-        release(args.model, args.data, args.work)
+        release(args.model, args.data, args.work, args.engine or TARGETS)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code
