@@ -100,7 +100,7 @@ qat-fer-gmenet: qat-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.qat $* runs/$*-qat/qat.best.safetensors --output runs/$*-qat
 
 zoo: $(DEV)/done
-	@for name in fer-yolo11n fer-gmenet pad-minifasnet; do \
+	@for name in fer-yolo11n fer-yolo12n fer-gmenet pad-minifasnet; do \
 		$(DEV)/bin/python -m edge_training.release $$name --data $(DATA) --work runs/release || exit; done
 
 proof: $(DEV)/done

@@ -139,7 +139,7 @@ def test_a_name_never_becomes_an_import_of_something_else():
             zoo.spec(name)
 
 
-SHIPPED = ("fer-yolo11n", "fer-gmenet", "pad-minifasnet")
+SHIPPED = ("fer-yolo11n", "fer-yolo12n", "fer-gmenet", "pad-minifasnet")
 
 
 def test_what_is_shipped_is_named_here():
