@@ -84,10 +84,12 @@ def ship(model: str, engine: str, bundle: Bundle, onnx: Path) -> None:
         staged = Path(folder) / path.name
         bundle.write(staged)
         taken = latencies([*others, staged], onnx)
-        for old in replaced:
-            old.unlink()
         staged.replace(path)
     write_index(model, {path if p == staged else p: latency for p, latency in taken.items()})
+    # Last, so that the index never names what is gone.
+    for old in replaced:
+        if old != path:
+            old.unlink()
 
 
 def workbench(model: str, data: Path, work: Path) -> Workbench:
