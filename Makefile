@@ -100,8 +100,7 @@ qat-fer-gmenet: qat-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.qat $* runs/$*-qat/qat.best.safetensors --output runs/$*-qat
 
 zoo: $(DEV)/done
-	@for name in fer-yolo11n fer-yolo12n fer-gmenet pad-minifasnet; do \
-		$(DEV)/bin/python -m edge_training.release $$name --data $(DATA) --work runs/release || exit; done
+	@$(DEV)/bin/python -m edge_training.release --data $(DATA) --work runs/release
 
 proof: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.proof --data $(DATA) --work runs/release

@@ -63,3 +63,9 @@ def test_engines_that_are_not_named_are_not_built(monkeypatch, tmp_path):
     assert release.main([*common, "--engine", "tflite"]) == 0
     assert release.main(common) == 0
     assert built == [("fer-gmenet", ["tflite"]), ("fer-gmenet", release.TARGETS)]
+
+
+def test_a_model_that_the_zoo_does_not_have_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        release.main(["fer-yolo99", "--data", str(tmp_path), "--work", str(tmp_path)])
+    assert "fer-yolo99" in capsys.readouterr().err

@@ -142,7 +142,9 @@ def write_index(model: str, taken: Mapping[Path, float]) -> None:
         )
         for path, latency in sorted(taken.items())
     ]
-    text = json.dumps({"bundles": [*others, *map(to_plain, entries)]}, indent=2) + "\n"
+    # By name, so that a release changes its own lines and no others.
+    bundles = sorted([*others, *map(to_plain, entries)], key=lambda b: str(b["file"]))
+    text = json.dumps({"bundles": bundles}, indent=2) + "\n"
     partial = zoo.INDEX.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(zoo.INDEX)
@@ -151,15 +153,18 @@ def write_index(model: str, taken: Mapping[Path, float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.release", description=__doc__.split("\n")[0])
-    parser.add_argument("model", choices=zoo.NAMES)
+    parser.add_argument("models", nargs="*", default=list(zoo.NAMES), metavar="MODEL", help="default: all")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked pictures")
     parser.add_argument(
         "--engine", choices=TARGETS, action="append", help="this one alone, again for more (default: all)"
     )
     args = parser.parse_args(argv)
+    if unknown := sorted(set(args.models) - set(zoo.NAMES)):
+        parser.error(f"unknown model {unknown[0]!r}; the zoo has {', '.join(zoo.NAMES)}")
     try:
-        release(args.model, args.data, args.work, args.engine or TARGETS)
+        for model in args.models:
+            release(model, args.data, args.work, args.engine or TARGETS)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code
