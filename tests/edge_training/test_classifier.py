@@ -37,24 +37,43 @@ def test_batches_take_turns_in_the_sides():
     assert [batches[i][0].shape[1] for i in range(len(batches))] == [32, 48, 32, 48]
 
 
+class Certain(torch.nn.Module):
+    """Of one expression, whatever it sees."""
+
+    def __init__(self, expression, logit=50.0):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logit * torch.eye(7)[expression])
+
+    def forward(self, images):
+        return (self.logits.expand(len(images), 7),) * 2
+
+
 def test_a_teacher_has_its_share_of_the_targets():
-    class Certain(torch.nn.Module):
-        """Of the fourth expression, whatever it sees."""
-
-        def __init__(self):
-            super().__init__()
-            self.logits = torch.nn.Parameter(torch.tensor([0.0, 0, 0, 50, 0, 0, 0]))
-
-        def forward(self, images):
-            return (self.logits.expand(len(images), 7),) * 2
-
-    made = stage(Teacher(Certain(), 48), distil=0.6, balance=0.0)
+    made = stage(Teacher((Certain(3), 48)), distil=0.6, balance=0.0)
     made.network(None)
     targets = made.batches(0)[0][1].numpy()
     assert targets.sum(1) == pytest.approx(1)
     assert targets[:, 3].min() == pytest.approx(0.6 + 0.4 * 0.05 / 7)
     # Another label, or the same.
     assert np.unique(targets.max(1).round(4)) == pytest.approx([0.6029, 0.9829], abs=1e-4)
+
+
+def test_teachers_answer_with_the_mean_of_their_logits_each_at_its_side():
+    sides = []
+
+    class Looks(Certain):
+        def forward(self, images):
+            sides.append(images.shape[-1])
+            return super().forward(images)
+
+    both = Teacher((Looks(3, 2.0), 48), (Looks(5, 4.0), 64))
+    faces = [np.full((48, 48), grey, np.uint8) for grey in (10, 200)]
+    expected = torch.tensor([0, 0, 0, 1.0, 0, 2.0, 0])
+    assert both(faces) == pytest.approx(expected.softmax(0).expand(2, 7).numpy(), abs=1e-6)
+    assert set(sides) == {48, 64}
+    del sides[:]
+    torch.testing.assert_close(both.logits(torch.rand(3, 3, 48, 48)), expected.expand(3, 7))
+    assert sides == [48, 64]
 
 
 def test_a_share_of_no_teacher_is_refused():

@@ -139,9 +139,14 @@ def test_an_unknown_recipe_key_is_named(shared_data):
 )
 def test_a_teacher_that_cannot_be_used_is_named_before_any_data_is_read(tmp_path, table, message):
     checkpoint.save(tmp_path / "w.safetensors", CLASSIFIERS["gmenet"](0.0).state_dict(), {})
-    recipe = {"network": "yolo11n", "teacher": table, "stage": [{"kind": "classifier", "epochs": 1}]}
+    recipe = {"network": "yolo11n", "teacher": [table], "stage": [{"kind": "classifier", "epochs": 1}]}
     with pytest.raises(InputError, match=message):
         stages_of(recipe, tmp_path / "no data", tmp_path)
+
+
+def test_one_teacher_is_a_list_of_one(tmp_path):
+    with pytest.raises(InputError, match=r"\[teacher\]"):
+        stages_of({"network": "gmenet", "teacher": {"network": "gmenet"}}, tmp_path, tmp_path)
 
 
 @pytest.mark.data

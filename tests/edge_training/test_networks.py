@@ -118,7 +118,8 @@ def test_one_area_is_ordinary_attention():
 def test_a_classifier_answers_twice_and_both_answers_teach_all_of_it(name):
     torch.manual_seed(0)
     network = CLASSIFIERS[name](0.2)
-    label, votes = network(torch.rand(2, 3, 48 if name == "gmenet" else 64, 48 if name == "gmenet" else 64))
+    side = 64 if name in DETECTORS else 48
+    label, votes = network(torch.rand(2, 3, side, side))
     assert label.shape == votes.shape == (2, 7)
     (label.square().sum() + votes.square().sum()).backward()
     taught = [(n, p) for n, p in network.named_parameters() if p.requires_grad]

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training.data import augment, fer2013  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
+from edge_training.stages.common import Teacher  # noqa: E402
 from edge_training.stages.student import (  # noqa: E402
     SIZES,
     StudentOptions,
@@ -23,9 +24,9 @@ def faces(count=16, seed=0):
     return fer2013.Faces(images, labels, np.eye(7, dtype=np.float32)[labels], np.zeros(count, bool))
 
 
-def stage(**options):
+def stage(others=None, **options):
     data = fer2013.Fer2013(faces(), faces(8, 1), faces(8, 2))
-    return StudentStage(StudentOptions(**{"epochs": 1, "batch": 8, **options}), data, seed=1)
+    return StudentStage(StudentOptions(**{"epochs": 1, "batch": 8, **options}), data, 1, others)
 
 
 def teacher():
@@ -72,6 +73,17 @@ def test_the_teacher_stays_as_it_is_and_the_student_learns(distil, tmp_path):
     fit(student, tmp_path, before, "cpu")
     kept = student._teacher.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in before.items())
+
+
+def test_other_teachers_have_an_equal_say_in_the_answers_and_none_in_the_maps():
+    alone, joined = stage(), stage(Teacher((GMENet(), 48), (GMENet(), 48)))
+    for made in (alone, joined):
+        made.network(teacher())
+    images = torch.rand(4, 3, 48, 48)
+    (own, own_maps), (answer, maps) = alone._taught(images), joined._taught(images)
+    torch.testing.assert_close(answer, (own + 2 * joined.others.logits(images)) / 3)
+    assert all(torch.equal(a, b) for a, b in zip(own_maps, maps, strict=True))
+    assert not answer.requires_grad
 
 
 def test_a_batch_shows_each_face_whole_and_degraded_and_again_the_same():

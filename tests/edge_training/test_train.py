@@ -128,3 +128,15 @@ def test_a_broken_recipe_stops_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"recipe\.toml"):
         run(recipe, tmp_path, tmp_path / "work", device="cpu", threads=1)
     assert not (tmp_path / "work").exists()
+
+
+def test_a_seed_of_the_command_line_takes_the_place_of_the_recipes(tmp_path, monkeypatch):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("seed = 1")
+    seen = []
+    monkeypatch.setattr(
+        "edge_training.stages.stages_of", lambda recipe, *_: seen.append(recipe["seed"]) or []
+    )
+    for seed in (None, 7):
+        run(recipe, tmp_path, tmp_path / "work", device="cpu", threads=1, seed=seed)
+    assert seen == [1, 7]

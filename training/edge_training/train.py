@@ -203,9 +203,16 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def run(
-    recipe_file: Path, data: Path, work: Path, *, device: str, threads: int, start: Path | None = None
+    recipe_file: Path,
+    data: Path,
+    work: Path,
+    *,
+    device: str,
+    threads: int,
+    start: Path | None = None,
+    seed: int | None = None,
 ) -> Path:
-    """Run all stages of a recipe, the first from the weights in ``start``.
+    """Run all stages of a recipe, the first from the weights in ``start``, with ``seed`` in place of the recipe's.
 
     Returns:
         The file with the last stage's best weights.
@@ -220,6 +227,8 @@ def run(
         recipe: dict[str, Any] = tomllib.loads(recipe_file.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {recipe_file}: {error}", remedy="mend the recipe") from error
+    if seed is not None:
+        recipe["seed"] = seed
     stages = stages_of(recipe, data, recipe_file.parent)
     previous = None if start is None else checkpoint.load(start)[0]
     work.mkdir(parents=True, exist_ok=True)
@@ -237,6 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with fer2013/, faces/, backgrounds/")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights that the first stage begins with")
+    parser.add_argument("--seed", type=int, help="in place of the recipe's, for another one of an ensemble")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
@@ -248,6 +258,7 @@ def main(argv: list[str] | None = None) -> int:
             device=args.device,
             threads=args.threads,
             start=args.start,
+            seed=args.seed,
         )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)

@@ -21,6 +21,14 @@ SIDE = 48
 _LUMA = (0.299, 0.587, 0.114)
 
 
+def to_grey() -> nn.Conv2d:
+    """RGB in 0..1 to grey in -1..1 as a fixed convolution, which every engine quantizes and runs as one."""
+    grey = nn.Conv2d(3, 1, 1).requires_grad_(False)
+    grey.weight.copy_(2 * torch.tensor(_LUMA).reshape(1, 3, 1, 1))
+    nn.init.constant_(grey.get_parameter("bias"), -1.0)
+    return grey
+
+
 class ConvBN(nn.Sequential):
     """Convolution without bias, and batch norm."""
 
@@ -132,10 +140,7 @@ class GMENet(nn.Module):
         global_branch: bool = True,
     ) -> None:
         super().__init__()
-        # To grey in -1..1 as a convolution, which every engine quantizes and runs as one.
-        self.grey = nn.Conv2d(3, 1, 1).requires_grad_(False)
-        self.grey.weight.copy_(2 * torch.tensor(_LUMA).reshape(1, 3, 1, 1))
-        nn.init.constant_(self.grey.get_parameter("bias"), -1.0)
+        self.grey = to_grey()
         widths = (32, 64, 128)
         self.stem = nn.Sequential(ConvBN(1, 16, 3), nn.ReLU(), ConvBN(16, widths[0], 3, 2), nn.ReLU())
         self.enter = nn.ModuleList([nn.Identity(), *(ConvBN(a, b, 3, 2) for a, b in pairwise(widths))])

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edge_sdk import zoo
 from edge_sdk.errors import InputError
 from edge_training import checkpoint
@@ -62,11 +64,17 @@ def _expression_stages(
     ]
 
 
-def _teacher(table: Mapping[str, Any], place: Path) -> Teacher:
-    """The classifier that a recipe's ``[teacher]`` names: its network, its weights, and the side it sees."""
+def _teacher(tables: Any, place: Path) -> Teacher:
+    """The classifiers that a recipe's ``[[teacher]]`` tables name: each a network, its weights, and the side it sees."""
+    if not isinstance(tables, list):
+        raise InputError("[teacher] in the recipe", remedy="write [[teacher]], one for each of them")
+    return Teacher(*(_member(table, place) for table in tables))
+
+
+def _member(table: Mapping[str, Any], place: Path) -> tuple[nn.Module, int]:
     if set(table) != {"network", "weights", "side"} or table["network"] not in CLASSIFIERS:
         raise InputError(
-            f"[teacher] with {dict(table)} in the recipe",
+            f"[[teacher]] with {dict(table)} in the recipe",
             remedy=f"give network ({', '.join(CLASSIFIERS)}), weights (a file, from the recipe's folder) and side",
         )
     network, weights = CLASSIFIERS[table["network"]](0.0), place / table["weights"]
@@ -75,9 +83,9 @@ def _teacher(table: Mapping[str, Any], place: Path) -> Teacher:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(
-            f"{weights} is not of a {table['network']}: {error}", remedy="name its network in [teacher]"
+            f"{weights} is not of a {table['network']}: {error}", remedy="name its network in [[teacher]]"
         ) from error
-    return Teacher(network, int(table["side"]))
+    return network, int(table["side"])
 
 
 def _expression_stage(
@@ -95,7 +103,7 @@ def _expression_stage(
     if kind == "detector" and network in DETECTORS:
         return DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed, teacher)
     if kind == "student" and network == "gmenet":
-        return StudentStage(options_of(StudentOptions, options), faces, seed)
+        return StudentStage(options_of(StudentOptions, options), faces, seed, teacher)
     if kind == "qat":
         # torchao takes seconds to import and complains about extensions of other platforms.
         from edge_training.stages.qat import QatOptions, QatStage

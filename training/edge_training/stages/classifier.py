@@ -61,7 +61,7 @@ class ClassifierStage:
         teacher: Teacher | None = None,
     ) -> None:
         if options.distil and teacher is None:
-            raise InputError("distil without a teacher in the recipe", remedy="add a [teacher] table")
+            raise InputError("distil without a teacher in the recipe", remedy="add a [[teacher]] table")
         self.options, self.make, self.data, self.seed = options, CLASSIFIERS[network], data, seed
         self.teacher = teacher
         self._targets = data.training.targets()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -54,25 +53,37 @@ def answers(network: nn.Module, crops: Iterable[augment.Image], side: int) -> np
     return torch.cat(logits).numpy()
 
 
-@dataclass(frozen=True)
 class Teacher:
-    """A trained classifier that says what faces express.
+    """Trained classifiers that together say what faces express: their answer is the mean of their logits.
 
-    Attributes:
-        network: answers crops with logits of FER2013's label, and of the FER+ votes.
-        side: in pixels, at which it sees a crop.
+    Args:
+        *members: networks that answer crops with logits of FER2013's label, and of the FER+ votes, each with the side
+            in pixels at which it sees a crop.
     """
 
-    network: nn.Module
-    side: int
+    def __init__(self, *members: tuple[nn.Module, int]) -> None:
+        self.members = members
+        for network, _ in members:
+            network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, crops: Sequence[augment.Image]) -> npt.NDArray[np.float32]:
-        """(N, 7) its distribution for each grey crop and its mirror image."""
+        """(N, 7) their distribution for each grey crop and its mirror image."""
         mirrored = [np.ascontiguousarray(c[:, ::-1]) for c in crops]
-        logits = (answers(self.network, crops, self.side) + answers(self.network, mirrored, self.side)) / 2
-        return torch.from_numpy(logits).softmax(1).numpy()
+        each = [answers(network, seen, side) for network, side in self.members for seen in (crops, mirrored)]
+        return torch.from_numpy(np.mean(each, 0)).softmax(1).numpy()
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 7) for (B, 3, H, W) pixels in 0..1, each resized to the member's side."""
+        each = []
+        for network, side in self.members:
+            seen = images
+            if side != images.shape[-1]:
+                seen = nn.functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            each.append(network.to(images.device)(seen)[0].float())
+        return torch.stack(each).mean(0)
 
     def mixed(self, faces: fer2013.Faces, share: float) -> npt.NDArray[np.float32]:
-        """(N, 7) ``share`` of its answer, the rest of the label."""
+        """(N, 7) ``share`` of their answer, the rest of the label."""
         mixture = (1 - share) * faces.targets() + share * self(list(faces.images))
         return mixture.astype(np.float32)

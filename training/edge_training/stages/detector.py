@@ -99,7 +99,7 @@ class DetectorStage:
         if (teacher := self.teacher) is None:
             classifier = CLASSIFIERS[self.name_of_network](0.0)
             classifier.load_state_dict(previous)
-            teacher = Teacher(classifier, CROP_SIDE)
+            teacher = Teacher((classifier, CROP_SIDE))
         targets = teacher.mixed(faces, self.options.distil) if self.options.distil else faces.targets()
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
         # Teachers were taught on grey crops.

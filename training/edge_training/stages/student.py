@@ -21,7 +21,7 @@ from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.networks.gmenet import SIDE, GMENet
 from edge_training.stages.classifier import ClassifierBatches, ClassifierOptions
-from edge_training.stages.common import answers, pixels
+from edge_training.stages.common import Teacher, answers, pixels
 from edge_training.train import Schedule
 
 SIZES = (12, 16, 24, 32, 48)
@@ -75,14 +75,25 @@ class StudentOptions:
 
 
 class StudentStage:
-    """Expressions of faces of 12 to 48 pixels, to GMENet."""
+    """Expressions of faces of 12 to 48 pixels, to GMENet.
+
+    Its teacher, the stage before, has the attention maps that it should have, being of the same shape. Answers are the
+    mean of its logits and of the recipe's other teachers', where there are any, as for an ensemble of equals.
+    """
 
     name = "student"
     best_by = "accuracy"
     workers = 1
 
-    def __init__(self, options: StudentOptions, data: fer2013.Fer2013, seed: int) -> None:
+    def __init__(
+        self,
+        options: StudentOptions,
+        data: fer2013.Fer2013,
+        seed: int,
+        others: Teacher | None = None,
+    ) -> None:
         self.options, self.data, self.seed = options, data, seed
+        self.others = others
         self.schedule = Schedule(
             options.epochs, options.lr, weight_decay=options.weight_decay, workers=self.workers
         )
@@ -108,14 +119,12 @@ class StudentStage:
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(network, GMENet)
-        assert self._teacher is not None, "network() comes first"
         whole, small, targets, votes = batch
         options = self.options
         with torch.autocast(small.device.type, torch.bfloat16):
             of_label, of_votes, maps = network.with_attention(pixels(small))
             if options.distil != "none":
-                with torch.no_grad():
-                    taught, _, taught_maps = self._teacher.to(small.device).with_attention(pixels(whole))
+                taught, taught_maps = self._taught(pixels(whole))
         parts = {"label": nn.functional.cross_entropy(of_label.float(), targets)}
         value = parts["label"] + options.votes_gain * nn.functional.cross_entropy(of_votes.float(), votes)
         if options.distil in ("logit", "both"):
@@ -125,6 +134,16 @@ class StudentStage:
             parts["attention"] = attention_distance(maps, taught_maps)
             value = value + options.attention_gain * parts["attention"]
         return value, {name: float(part.detach()) for name, part in parts.items()}
+
+    @torch.no_grad()
+    def _taught(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, 7) logits that a student should have, and its teacher's attention maps."""
+        assert self._teacher is not None, "network() comes first"
+        own, _, maps = self._teacher.to(whole.device).with_attention(whole)
+        if self.others is None:
+            return own, maps
+        count = len(self.others.members)
+        return (own.float() + count * self.others.logits(whole)) / (count + 1), maps
 
     def lr_factor(self, parameter: str) -> float:
         return 1.0
