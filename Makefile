@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -86,6 +86,10 @@ train-pad-minifasnet: LAST := liveness
 train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
 	@$(DEV)/bin/python -m edge_training.export $* runs/$*/$(LAST).best.safetensors
+
+train-fer-teacher: $(DEV)/done
+	@for seed in 1 2; do $(DEV)/bin/python -m edge_training.train training/recipes/fer-teacher.toml --seed $$seed \
+		--data $(DATA) --work runs/fer-teacher-$$seed || exit; done
 
 ablation-gmenet: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \

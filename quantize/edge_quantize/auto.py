@@ -12,6 +12,7 @@ import numpy as np
 from edge_quantize import mixed
 from edge_quantize.build import Stage, Workbench, check_output, float_session, silent
 from edge_quantize.recipe import read_recipe
+from edge_quantize.sensitivity import by, quietest
 from edge_sdk.bundle import Bundle, GateMetric
 from edge_sdk.errors import CompileFailed, GateFailed, UnsupportedRecipe
 from edge_sdk.spec import ModelSpec, Recipe
@@ -19,11 +20,11 @@ from edge_sdk.target import LoadOptions, Session, Target, find_target
 from edge_sdk.timing import take_turns
 
 RECIPES = ("int8", "int8-wonly", "fp16", "fp32")
-"""Tried always, the one that is expected to be fastest first."""
+"""Tried always, the one that is expected to be fastest first; int8 by the method that suits the network."""
 TRAINED = "int8-qat"
 """Tried where there is a quantized graph."""
-RESCUES = ("int8-percentile", "int8-entropy", "int8-mse", "int8-mixed")
-"""Tried in this order until one passes, where int8 can be made but does not pass."""
+RESCUES = ("int8-percentile", "int8-mixed")
+"""Tried in this order until one passes, where int8 can be made but does not pass; the last by the same method."""
 TIE = 0.03
 """Of the fastest's time: within it, the smaller file wins."""
 ROUNDS = 100
@@ -113,26 +114,28 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
     passed: dict[str, Bundle] = {}
     lost: dict[str, Candidate] = {}
 
-    def attempt(name: str, recipe: Recipe | None = None) -> None:
-        recipe = read_recipe(name) if recipe is None else recipe
+    def attempt(recipe: Recipe) -> None:
         build_one = mixed.bundle if recipe.precision == "int8-mixed" else Workbench.bundle
         try:
-            passed[name] = build_one(bench, target, recipe)
+            passed[recipe.name] = build_one(bench, target, recipe)
         except (UnsupportedRecipe, CompileFailed) as error:
-            lost[name] = Candidate(name, "unfit", error.message)
+            lost[recipe.name] = Candidate(recipe.name, "unfit", error.message)
         except GateFailed as error:
-            lost[name] = Candidate(name, "failed", error.message)
+            lost[recipe.name] = Candidate(recipe.name, "failed", error.message)
 
-    tried = RECIPES if bench.model.quantized is None else (TRAINED, *RECIPES)
-    for name in tried:
-        attempt(name)
-    if "int8" in lost and lost["int8"].outcome == "failed":
-        for name in RESCUES:
-            attempt(name)
-            if name in passed:
-                break
-    if "int8" in passed and (quicker := mixed.quicker(bench, target, read_recipe("int8-mixed"))):
-        attempt(quicker.name, quicker)
+    recipes = [read_recipe(n) for n in (RECIPES if bench.model.quantized is None else (TRAINED, *RECIPES))]
+    recipes = [_by_quietest(bench, target, r) if r.calibrated else r for r in recipes]
+    for recipe in recipes:
+        attempt(recipe)
+    (plain,) = (r for r in recipes if r.calibrated)
+    by_percentile, rest = RESCUES[0], by(read_recipe(RESCUES[1]), plain.method)
+    if plain.name in passed:
+        if quicker := mixed.quicker(bench, target, rest):
+            attempt(quicker)
+    elif lost[plain.name].outcome == "failed":
+        attempt(read_recipe(by_percentile))
+        if by_percentile not in passed:
+            attempt(rest)
     ratios = relative_latency(bench, target, passed)
     sizes = {name: sum(len(data) for data in b.artifact.files.values()) for name, b in passed.items()}
     winner = choose(ratios, sizes) if passed else None
@@ -140,8 +143,20 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
         outcome = "chosen" if name == winner else "slower"
         metrics = dict(bundle.manifest.gate.metrics)
         lost[name] = Candidate(name, outcome, "", metrics, sizes[name], ratios.get(name))
-    order = [name for name in (*tried, *RESCUES) if name in lost]
+    order = [name for name in (*(r.name for r in recipes), by_percentile, rest.name) if name in lost]
     return None if winner is None else passed[winner], tuple(lost[name] for name in order)
+
+
+def _by_quietest(bench: Workbench, target: Target, recipe: Recipe) -> Recipe:
+    """The recipe by the method that suits the network; unchanged where no method can be followed."""
+    chosen = bench.calibration(recipe)
+    assert chosen is not None
+    try:
+        return quietest(
+            bench.model, target, recipe, chosen.tensors, runner=bench.runner(target), stage=bench.stage
+        )
+    except (UnsupportedRecipe, CompileFailed):
+        return recipe  # trying it will say why
 
 
 def choose(ratios: dict[str, float], sizes: dict[str, int]) -> str:

@@ -179,9 +179,10 @@ class Timer:
 
     def __init__(self, bench: Workbench, target: Target, recipe: Recipe) -> None:
         chosen = bench.calibration(recipe)
-        self.bench, self.target, self.recipe = bench, target, recipe
-        # Which pictures made the ranges changes no latency.
+        self.bench, self.target = bench, target
+        # Ranges change no latency: neither which pictures made them, nor how.
         self.calibration = sensitivity.evenly(chosen.tensors if chosen else ())
+        self.recipe = dataclasses.replace(recipe, method="minmax")
         self.reference = target.compile(bench.model, recipe=sensitivity.float_of(recipe), calibration=())
 
     def compile(self, keep_float: Sequence[str]) -> Artifact:

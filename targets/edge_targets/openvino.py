@@ -139,7 +139,7 @@ class OpenVino:
             self.name,
             recipe,
             precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
-            methods=("minmax", "percentile"),
+            methods=("minmax", "mse", "percentile"),
             symmetric=(None, False, True),
             keep_float=recipe.calibrated,
         )
@@ -272,15 +272,21 @@ def _import_nncf() -> Any:
 
 def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -> Any:
     nncf = _import_nncf()
-    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MEAN_QUANTILE
-    advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
+    # Also for minmax: by itself the tool averages the pictures' extremes, which cuts off what they differ in.
+    estimators = nncf.quantization.range_estimator.RangeEstimatorParametersSet
+    ranges = {
+        "minmax": estimators.MINMAX,
+        "mse": estimators.HISTOGRAM,
+        "percentile": estimators.MEAN_QUANTILE,
+    }
+    advanced = nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges[recipe.method])
     items = [{model.spec.input.name: pixels} for pixels in calibration]
     quantized = nncf.quantize(
         network,
         nncf.Dataset(items),
         preset=nncf.QuantizationPreset.PERFORMANCE if recipe.symmetric else nncf.QuantizationPreset.MIXED,
         subset_size=len(items),
-        advanced_parameters=advanced if recipe.method == "percentile" else None,
+        advanced_parameters=advanced,
         # Not validated: a constant of an ignored operator is no node to NNCF.
         ignored_scope=nncf.IgnoredScope(names=_ignored(network, model, recipe), validate=False),
     )
@@ -289,10 +295,7 @@ def _quantize(network: Any, model: FloatModel, recipe: Recipe, calibration: Sequ
 
 
 def _let_pixels_in(network: Any) -> None:
-    """Give the pixels' own quantization the steps that they have, 0 to 255: the engine then leaves it out.
-
-    A range averaged over pictures clips the brightest pixels, too.
-    """
+    """Give the pixels' own quantization the steps that they have, 0 to 255: the engine then leaves it out."""
     from openvino import opset13
 
     node, scale = network.get_parameters()[0], 1.0

@@ -6,6 +6,7 @@ The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only t
 from __future__ import annotations
 
 import copy
+import math
 import re
 import tempfile
 import warnings
@@ -34,7 +35,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.devices import first_that_loads
-from edge_targets.ranges import LastRanges, key_of
+from edge_targets.ranges import BINS, LastRanges, key_of, least_squares
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
@@ -186,6 +187,7 @@ class Tflite:
             recipe,
             precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
             granularities=("channel", "tensor") if recipe.calibrated else ("channel",),
+            methods=("minmax", "mse"),
             keep_float=recipe.calibrated,
         )
         if model.tflite is None:
@@ -245,22 +247,44 @@ def _output_order(data: bytes, spec: ModelSpec) -> tuple[str, ...]:
     return tuple(index_to_name[int(d["index"])] for d in interpreter.get_output_details())
 
 
-def _output_ranges(model: Path, calibration: Sequence[Array]) -> list[tuple[str, float, float]]:
-    """Name, least and greatest value of each output of the float network over all calibration pictures."""
-    interpreter = _import().Interpreter(model_path=str(model))
+def _least_squares(
+    source: Path, network: Any, calibration: Sequence[Array], ranges: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
+    """Ranges that cost least squared error, of what operators compute inside the float network, by tensor.
+
+    Args:
+        source: the float file.
+        network: the same, parsed.
+        calibration: input tensors.
+        ranges: the whole range of every tensor by name, as the tool has them.
+    """
+    tflite, (graph,) = _import(), network.subgraphs
+    computed = {o for op in graph.operators for o in op.outputs} - set(graph.outputs)
+    # Without delegates, which keep what they compute inside to themselves.
+    interpreter = tflite.Interpreter(
+        model_path=str(source),
+        experimental_op_resolver_type=tflite.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+        num_threads=2,
+    )
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
-    exits = [(str(d["name"]), int(d["index"])) for d in interpreter.get_output_details()]
-    extremes = []
+    whole = {}
+    for index in computed:
+        known = ranges.get(graph.tensors[index].name.decode())
+        if known and np.size(known["min"]) == 1:
+            low, high = min(0.0, float(np.min(known["min"]))), max(0.0, float(np.max(known["max"])))
+            if 0 < high - low < math.inf:
+                whole[index] = low, high
+    counts = {index: np.zeros(BINS, np.int64) for index in whole}
     for pixels in calibration:
         interpreter.set_tensor(entry["index"], pixels)
         interpreter.invoke()
-        values = [interpreter.get_tensor(index) for _, index in exits]
-        extremes.append([(float(v.min()), float(v.max())) for v in values])
-    table = np.array(extremes)
-    return [
-        (name, float(table[:, i, 0].min()), float(table[:, i, 1].max())) for i, (name, _) in enumerate(exits)
-    ]
+        for index, (low, high) in whole.items():
+            values = interpreter.get_tensor(index)
+            bins = ((values.ravel() - low) * (BINS / (high - low))).astype(np.int64).clip(0, BINS - 1)
+            counts[index] += np.bincount(bins, minlength=BINS)
+    return {graph.tensors[i].name.decode(): least_squares(counts[i], *whole[i]) for i in whole}
 
 
 _RANGES = LastRanges[Any]()
@@ -269,7 +293,8 @@ _RANGES = LastRanges[Any]()
 def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequence[Array]) -> bytes:
     try:
         from ai_edge_litert.tools import flatbuffer_utils
-        from ai_edge_quantizer import qtyping, quantizer, recipe
+        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
+        from ai_edge_quantizer.utils import qsv_utils
     except ImportError as error:
         raise MissingDependency(
             f"ai-edge-quantizer cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
@@ -296,17 +321,21 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
             )
         return made
 
-    key = key_of(source, calibration)
+    key = key_of(source, calibration, chosen.method)
     ranges = _RANGES.get(key)
     entry = _pixels_in(flatbuffer_utils.read_model(str(source)))
     if ranges is None:
-        items = [{"args_0": pixels} for pixels in calibration]
-        ranges = tool(()).calibrate({_SIGNATURE: items}, num_threads=2)
-        # The tool averages ranges over pictures: good inside, where rare extremes cost resolution; at the outputs it
-        # would clip the scores of the clearest faces, so these get their whole range.
-        for name, low, high in _output_ranges(source, calibration):
-            ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
-            ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
+        # By itself the tool averages the pictures' extremes, which cuts off what they differ in.
+        observer = calibrator.Calibrator(str(source), num_threads=2, qsv_update_func=qsv_utils.min_max_update)
+        rules = recipe_manager.RecipeManager()
+        rules.load_quantization_recipe(tool(()).get_quantization_recipe())
+        observer.calibrate({_SIGNATURE: [{"args_0": pixels} for pixels in calibration]}, rules)
+        ranges = observer.get_model_qsvs()
+        if chosen.method == "mse":
+            found = _least_squares(source, flatbuffer_utils.read_model(str(source)), calibration, ranges)
+            for name, (low, high) in found.items():
+                ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
+                ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
         if entry is not None:
             name, scale = entry
             ranges[name]["min"] = np.full_like(ranges[name]["min"], 0)

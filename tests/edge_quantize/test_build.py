@@ -531,10 +531,10 @@ def test_auto_keeps_the_fastest_that_passes_and_says_what_the_others_scored(
     from edge_quantize import auto
 
     recipes = {
-        n: read_recipe(toys.write_recipe(pictures, n))
+        n: read_recipe(toys.write_recipe(pictures, n, name=n))
         for n in ("int8", "int8-wonly", "int8-mixed", "fp32", "fp16")
     }
-    monkeypatch.setattr(auto.mixed, "quicker", lambda bench, target, recipe: ())
+    monkeypatch.setattr(auto.mixed, "quicker", lambda bench, target, recipe: None)
     monkeypatch.setattr(auto, "read_recipe", lambda name: recipes[name])
     monkeypatch.setattr(
         auto,

@@ -16,7 +16,7 @@ from edge_quantize import mixed, sensitivity
 from edge_quantize.blocks import Operator, of_onnx
 from edge_quantize.sensitivity import BlockNoise
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import GateFailed
+from edge_sdk.errors import GateFailed, UnsupportedRecipe
 from edge_sdk.target import FloatModel, find_target
 
 RECIPE = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed")
@@ -132,6 +132,52 @@ def test_what_feeds_each_other_is_tried_together_and_views_are_not_tried():
     found = mixed.candidates(chain)
     assert {("MatMul",), ("Softmax",), ("Concat",), ("MatMul", "Softmax")} <= set(found)
     assert not [c for c in found if "Reshape" in c]
+
+
+class Ranges(toys.FakeTarget):
+    """A quantizer that knows some methods, each with the noise that it leaves in the scores."""
+
+    def __init__(self, **noise):
+        super().__init__()
+        self.noise, self.calibrated = noise, []
+
+    def compile(self, model, *, recipe, calibration):
+        if not recipe.calibrated:
+            return types.SimpleNamespace(noise=0.0)
+        if recipe.method not in self.noise:
+            raise UnsupportedRecipe(f"no {recipe.method}", remedy="-")
+        self.calibrated.append(len(calibration))
+        return types.SimpleNamespace(noise=self.noise[recipe.method])
+
+    def load(self, artifact, spec, *, options):
+        def answer(pixels):
+            found = toys.engine(pixels)
+            return {n: v + artifact.noise if n.startswith("cls") else v for n, v in found.items()}
+
+        return toys.FakeSession(spec, answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("noise", "method", "name"),
+    [
+        ({"minmax": 0.3, "mse": 0.1}, "mse", f"{toys.INT8.name}-mse"),
+        ({"minmax": 0.1, "mse": 0.3, "entropy": 0.2}, "minmax", toys.INT8.name),
+        ({"minmax": 0.2, "mse": 0.2}, "minmax", toys.INT8.name),
+    ],
+)
+def test_ranges_are_found_by_the_method_with_the_least_noise_of_those_that_fit(noise, method, name):
+    model, target = FloatModel(toys.SPEC, "never read.onnx"), Ranges(**noise)
+    pictures = PIXELS * 4
+    found = sensitivity.quietest(model, target, toys.INT8, pictures, runner=target)
+    assert found == dataclasses.replace(toys.INT8, method=method, name=name)
+    # Ranges of extremes depend on how many pictures there are.
+    assert target.calibrated == [len(pictures)] * len(noise)
+
+
+def test_a_target_that_follows_no_method_says_why():
+    model, target = FloatModel(toys.SPEC, "never read.onnx"), Ranges()
+    with pytest.raises(UnsupportedRecipe, match="no minmax"):
+        sensitivity.quietest(model, target, toys.INT8, PIXELS, runner=target)
 
 
 def test_every_block_is_measured_alone_and_remembered(toy_onnx, tmp_path, monkeypatch):

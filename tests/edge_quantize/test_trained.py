@@ -228,12 +228,13 @@ def test_what_does_not_go_together_is_named_with_what_to_do(built, graph, tmp_pa
 
 
 def test_auto_tries_a_fine_tuned_network_where_there_is_one(pictures, toy_onnx, quantized, monkeypatch):
-    recipes = {n: read_recipe(toys.write_recipe(pictures, n)) for n in ("fp32", "int8-wonly", "fp16")}
-    recipes["int8"] = read_recipe(toys.write_recipe(pictures, "int8"))
+    recipes = {
+        n: read_recipe(toys.write_recipe(pictures, n, name=n))
+        for n in ("fp32", "int8-wonly", "fp16", "int8", "int8-mixed")
+    }
     recipes["int8-qat"] = read_recipe(
         toys.write_recipe(pictures, "int8", name="int8-qat", method="trained", items=0)
     )
-    recipes["int8-mixed"] = read_recipe(toys.write_recipe(pictures, "int8-mixed"))
     monkeypatch.setattr(auto.mixed, "quicker", lambda bench, target, recipe: None)
     monkeypatch.setattr(auto, "read_recipe", lambda name: recipes[name])
     monkeypatch.setattr(
