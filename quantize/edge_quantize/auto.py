@@ -23,8 +23,10 @@ RECIPES = ("int8", "int8-wonly", "fp16", "fp32")
 """Tried always, the one that is expected to be fastest first; int8 by the method that suits the network."""
 TRAINED = "int8-qat"
 """Tried where there is a quantized graph."""
-RESCUES = ("int8-percentile", "int8-mixed")
-"""Tried in this order until one passes, where int8 can be made but does not pass; the last by the same method."""
+PERCENTILE = "int8-percentile"
+"""Tried where int8 can be made but does not pass."""
+MIXED = "int8-mixed"
+"""Tried where that does not pass either, and where int8 passes and would be faster; by int8's method."""
 TIE = 0.03
 """Of the fastest's time: within it, the smaller file wins."""
 ROUNDS = 100
@@ -128,14 +130,14 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
     for recipe in recipes:
         attempt(recipe)
     (plain,) = (r for r in recipes if r.calibrated)
-    by_percentile, rest = RESCUES[0], by(read_recipe(RESCUES[1]), plain.method)
+    partly = by(read_recipe(MIXED), plain.method)
     if plain.name in passed:
-        if quicker := mixed.quicker(bench, target, rest):
+        if quicker := mixed.quicker(bench, target, partly):
             attempt(quicker)
     elif lost[plain.name].outcome == "failed":
-        attempt(read_recipe(by_percentile))
-        if by_percentile not in passed:
-            attempt(rest)
+        attempt(read_recipe(PERCENTILE))
+        if PERCENTILE not in passed:
+            attempt(partly)
     ratios = relative_latency(bench, target, passed)
     sizes = {name: sum(len(data) for data in b.artifact.files.values()) for name, b in passed.items()}
     winner = choose(ratios, sizes) if passed else None
@@ -143,17 +145,16 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
         outcome = "chosen" if name == winner else "slower"
         metrics = dict(bundle.manifest.gate.metrics)
         lost[name] = Candidate(name, outcome, "", metrics, sizes[name], ratios.get(name))
-    order = [name for name in (*(r.name for r in recipes), by_percentile, rest.name) if name in lost]
+    order = [name for name in (*(r.name for r in recipes), PERCENTILE, partly.name) if name in lost]
     return None if winner is None else passed[winner], tuple(lost[name] for name in order)
 
 
 def _by_quietest(bench: Workbench, target: Target, recipe: Recipe) -> Recipe:
     """The recipe by the method that suits the network; unchanged where no method can be followed."""
-    chosen = bench.calibration(recipe)
-    assert chosen is not None
+    calibration = bench.tensors(recipe)
     try:
         return quietest(
-            bench.model, target, recipe, chosen.tensors, runner=bench.runner(target), stage=bench.stage
+            bench.model, target, recipe, calibration, runner=bench.runner(target), stage=bench.stage
         )
     except (UnsupportedRecipe, CompileFailed):
         return recipe  # trying it will say why

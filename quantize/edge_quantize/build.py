@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +139,11 @@ class Workbench:
                 self._sets[count] = calibration_set(self._folders[0], recipe, self.task, self.items, session)
         return self._sets[count]
 
+    def tensors(self, recipe: Recipe) -> Sequence[Array]:
+        """Of the set that a recipe calibrates on; none where it calibrates nothing."""
+        chosen = self.calibration(recipe)
+        return chosen.tensors if chosen else ()
+
     def probes(self) -> list[Array]:
         """Input tensors of a few held-out pictures and of the golden frame."""
         some = self.items[:: max(1, len(self.items) // 8)]
@@ -152,9 +157,9 @@ class Workbench:
                 f"recipe {recipe.name} compiles a network that was fine-tuned for int8, and none was given",
                 remedy="name it with --quantized (docs/quantization.md), or use recipe int8",
             )
-        chosen = self.calibration(recipe)
+        calibration = self.tensors(recipe)
         self.stage("compile", 0, 1)
-        artifact = target.compile(self.model, recipe=recipe, calibration=chosen.tensors if chosen else ())
+        artifact = target.compile(self.model, recipe=recipe, calibration=calibration)
         self.stage("compile", 1, 1)
         return artifact
 

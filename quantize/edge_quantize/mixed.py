@@ -178,10 +178,9 @@ class Timer:
     """Times of what a target makes of the network with this or that in float, relative to all of it in float."""
 
     def __init__(self, bench: Workbench, target: Target, recipe: Recipe) -> None:
-        chosen = bench.calibration(recipe)
         self.bench, self.target = bench, target
         # Ranges change no latency: neither which pictures made them, nor how.
-        self.calibration = sensitivity.evenly(chosen.tensors if chosen else ())
+        self.calibration = sensitivity.evenly(bench.tensors(recipe))
         self.recipe = dataclasses.replace(recipe, method="minmax")
         self.reference = target.compile(bench.model, recipe=sensitivity.float_of(recipe), calibration=())
 
@@ -246,12 +245,11 @@ def faster(bench: Workbench, timer: Timer, found: Search) -> tuple[str, ...]:
 
 def noise(bench: Workbench, target: Target, recipe: Recipe) -> list[BlockNoise]:
     """What each block's quantization does to the outputs; see :func:`edge_quantize.sensitivity.measure`."""
-    chosen = bench.calibration(recipe)
     return sensitivity.measure(
         bench.model,
         target,
         recipe,
-        chosen.tensors if chosen else (),
+        bench.tensors(recipe),
         runner=bench.runner(target),
         stage=bench.stage,
         cache=default_cache(),

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge_quantize.histogram import BINS, count, least_squares
 from edge_sdk.errors import CompileFailed
 from edge_sdk.tensors import Array
 
@@ -28,7 +29,6 @@ QMAX = 127
 """Symmetric: -128 is not used."""
 FLOAT16_MAX = 65504.0
 PERCENTILE = 99.99
-BINS = 2048
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 ACTIVATIONS = (
@@ -351,8 +351,7 @@ def amax(model: Any, tensors: Sequence[str], frames: Sequence[Array], method: Me
     for values in _run(model, tensors, frames):
         for name, value in values.items():
             if 0 < largest[name] < math.inf:
-                bins = (np.abs(value).ravel() * (BINS / largest[name])).astype(np.int64)
-                counts[name] += np.bincount(bins.clip(max=BINS - 1), minlength=BINS)
+                counts[name] += count(np.abs(value), 0.0, largest[name])
     clip: Callable[[npt.NDArray[np.int64]], float] = {
         "percentile": _percentile,
         "mse": _least_squares,
@@ -369,14 +368,7 @@ def _percentile(counts: npt.NDArray[np.int64]) -> float:
 
 def _least_squares(counts: npt.NDArray[np.int64]) -> float:
     """Share of the range at which rounding inside and clipping outside cost least."""
-    middles = (np.arange(BINS) + 0.5) / BINS
-    shares = np.linspace(0.05, 1, 96)
-    errors = []
-    for share in shares:
-        step = share / QMAX
-        rounded = np.minimum(np.round(middles / step), QMAX) * step
-        errors.append(float((counts * (middles - rounded) ** 2).sum()))
-    return float(shares[int(np.argmin(errors))])
+    return least_squares(counts, 0.0, 1.0, levels=QMAX, shares=96)[1]
 
 
 def _least_divergence(counts: npt.NDArray[np.int64]) -> float:

@@ -24,7 +24,7 @@ from edge_quantize.gate import outputs_of
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import UnsupportedRecipe
 from edge_sdk.spec import Method, ModelSpec, Recipe
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, Target
+from edge_sdk.target import FloatModel, LoadOptions, Target
 from edge_sdk.tasks.classification import softmax
 from edge_sdk.tasks.detection import sigmoid
 from edge_sdk.tensors import Array, Tensors
@@ -91,14 +91,14 @@ def measure(
     facts = _facts(model, target, runner, recipe, some, names)
     if cache and (known := cache.get(facts)):
         return [BlockNoise(**row) for row in json.loads(known)]
-    truth = _answers(model, runner, target.compile(model, recipe=float_of(recipe), calibration=()), some)
+    truth = _answers(model, target, runner, float_of(recipe), (), some)
     wanted = answered(model.spec, truth)
     found = []
     for done, name in enumerate(names):
         stage("sensitivity", done, len(names))
         others = tuple(n for n in names if n != name)
         trial = dataclasses.replace(recipe, precision="int8-mixed", keep_float=others)
-        answers = _answers(model, runner, target.compile(model, recipe=trial, calibration=some), some)
+        answers = _answers(model, target, runner, trial, some, some)
         noise = {output: _noise(truth[output], answers[output]) for output in truth}
         harm = _harm(wanted, answered(model.spec, answers))
         found.append(BlockNoise(name, len(blocks.in_float(operators, (name,))), harm, noise))
@@ -135,21 +135,18 @@ def quietest(
         CompileFailed: the engine's tools refused the network.
     """
     some = evenly(calibration)
-    truth = answered(
-        model.spec,
-        _answers(model, runner, target.compile(model, recipe=float_of(recipe), calibration=()), some),
-    )
+    wanted = answered(model.spec, _answers(model, target, runner, float_of(recipe), (), some))
     harms: dict[Method, float] = {}
     refused: UnsupportedRecipe | None = None
     methods = (recipe.method, *(m for m in METHODS if m != recipe.method))
     for done, method in enumerate(methods):
         stage("ranges", done, len(methods))
         try:
-            artifact = target.compile(model, recipe=by(recipe, method), calibration=calibration)
+            answers = _answers(model, target, runner, by(recipe, method), calibration, some)
         except UnsupportedRecipe as error:
             refused = refused or error
-            continue
-        harms[method] = _harm(truth, answered(model.spec, _answers(model, runner, artifact, some)))
+        else:
+            harms[method] = _harm(wanted, answered(model.spec, answers))
     stage("ranges", len(methods), len(methods))
     if not harms:
         assert refused is not None
@@ -200,7 +197,16 @@ def shown(found: Sequence[BlockNoise], count: int = 3) -> str:
     return ", ".join(f"{row.block} ({row.snr_db:.1f} dB)" for row in found[:count])
 
 
-def _answers(model: FloatModel, runner: Target, artifact: Artifact, frames: Sequence[Array]) -> Tensors:
+def _answers(
+    model: FloatModel,
+    target: Target,
+    runner: Target,
+    recipe: Recipe,
+    calibration: Sequence[Array],
+    frames: Sequence[Array],
+) -> Tensors:
+    """What the network by a recipe answers to frames."""
+    artifact = target.compile(model, recipe=recipe, calibration=calibration)
     session = runner.load(artifact, model.spec, options=LoadOptions())
     try:
         return outputs_of(session, frames)

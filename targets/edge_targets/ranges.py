@@ -1,27 +1,15 @@
-"""Activation ranges: of the last calibration, and those that cost least.
-
-A search compiles one network with one calibration set many times over.
-"""
+"""Activation ranges of the last calibration: a search compiles one network with one calibration set many times over."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from edge_sdk.tensors import Array
 
 T = TypeVar("T")
-
-BINS = 2048
-"""Of a histogram from least to greatest value: 8 a level."""
-_LEVELS = 255
-_SHARES = np.linspace(0.05, 1, 39)
 
 
 class LastRanges(Generic[T]):
@@ -46,27 +34,3 @@ def key_of(network: Path, calibration: Sequence[Array], *settings: object) -> st
         total.update(hashlib.sha256(pixels.tobytes()).digest())
     total.update(repr(settings).encode())
     return total.hexdigest()
-
-
-def least_squares(counts: npt.NDArray[np.int64], low: float, high: float) -> tuple[float, float]:
-    """The part of a range, with zero in it, whose 256 levels leave the least mean squared error.
-
-    Rounding inside costs less the shorter the range is, clipping outside more; each end is tried at 39 shares of its
-    distance from zero.
-
-    Args:
-        counts: (``BINS``,) how many values lie in each even part of ``low`` to ``high``.
-        low: the least value, or zero where it is above.
-        high: the greatest value, or zero where it is below.
-    """
-    middles = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
-    best, found = math.inf, (low, high)
-    for bottom in low * _SHARES if low < 0 else (low,):
-        for top in high * _SHARES if high > 0 else (high,):
-            step = (top - bottom) / _LEVELS
-            zero = np.round(-bottom / step)
-            rounded = ((middles / step + zero).round().clip(0, _LEVELS) - zero) * step
-            error = float(counts @ (middles - rounded) ** 2)
-            if error < best:
-                best, found = error, (float(bottom), float(top))
-    return found

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import Operator, fingerprint, in_float, located, named_by, of_onnx, same_weights
+from edge_quantize.histogram import BINS, count, least_squares
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -35,7 +36,7 @@ from edge_sdk.target import (
 )
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.devices import first_that_loads
-from edge_targets.ranges import BINS, LastRanges, key_of, least_squares
+from edge_targets.ranges import LastRanges, key_of
 from edge_targets.threads import thread_count
 from edge_targets.vendor import vendor_errors
 
@@ -281,9 +282,7 @@ def _least_squares(
         interpreter.set_tensor(entry["index"], pixels)
         interpreter.invoke()
         for index, (low, high) in whole.items():
-            values = interpreter.get_tensor(index)
-            bins = ((values.ravel() - low) * (BINS / (high - low))).astype(np.int64).clip(0, BINS - 1)
-            counts[index] += np.bincount(bins, minlength=BINS)
+            counts[index] += count(interpreter.get_tensor(index), low, high)
     return {graph.tensors[i].name.decode(): least_squares(counts[i], *whole[i]) for i in whole}
 
 
@@ -323,7 +322,8 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
 
     key = key_of(source, calibration, chosen.method)
     ranges = _RANGES.get(key)
-    entry = _pixels_in(flatbuffer_utils.read_model(str(source)))
+    whole = flatbuffer_utils.read_model(str(source))
+    entry = _pixels_in(whole)
     if ranges is None:
         # By itself the tool averages the pictures' extremes, which cuts off what they differ in.
         observer = calibrator.Calibrator(str(source), num_threads=2, qsv_update_func=qsv_utils.min_max_update)
@@ -332,7 +332,7 @@ def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequ
         observer.calibrate({_SIGNATURE: [{"args_0": pixels} for pixels in calibration]}, rules)
         ranges = observer.get_model_qsvs()
         if chosen.method == "mse":
-            found = _least_squares(source, flatbuffer_utils.read_model(str(source)), calibration, ranges)
+            found = _least_squares(source, whole, calibration, ranges)
             for name, (low, high) in found.items():
                 ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
                 ranges[name]["max"] = np.full_like(ranges[name]["max"], high)

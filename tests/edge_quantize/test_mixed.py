@@ -237,7 +237,7 @@ def test_noise_is_not_called_a_gain(toy_onnx, monkeypatch, spread, gain, sure):
     monkeypatch.setattr(mixed, "take_turns", turns)
     target, bench = find_target("onnxruntime"), Bench((), FloatModel(toys.SPEC, toy_onnx))
     bench.probes = lambda: PIXELS
-    bench.calibration = lambda recipe: types.SimpleNamespace(tensors=PIXELS)
+    bench.tensors = lambda recipe: PIXELS
     timer = mixed.Timer(bench, target, RECIPE)
     before, _, faster = timer.compare(timer.compile(()), timer.compile(("Mul",)))
     assert faster is sure

@@ -6,6 +6,8 @@ norm after each, and a global average where the paper has fully connected layers
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from edge_training.networks.gmenet import ConvBN, to_grey
@@ -29,7 +31,7 @@ class VGG(nn.Module):
         super().__init__()
         self.grey = to_grey()
         layers: list[nn.Module] = []
-        for c_in, c in zip((1, *widths), widths, strict=False):
+        for c_in, c in pairwise((1, *widths)):
             layers += [ConvBN(c_in, c, 3), nn.ReLU(), ConvBN(c, c, 3), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)

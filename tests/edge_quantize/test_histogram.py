@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_targets.ranges import BINS, least_squares
+from edge_quantize.histogram import BINS, count, least_squares
 
 
 def histogram(values, low, high):
@@ -16,6 +16,12 @@ def error(values, low, high):
     step = (high - low) / 255
     zero = np.round(-low / step)
     return np.square(values - ((values / step + zero).round().clip(0, 255) - zero) * step).mean()
+
+
+def test_every_value_is_counted_and_what_lies_outside_at_its_end():
+    values = np.random.default_rng(0).uniform(-2, 3, 10_000)
+    assert np.abs(count(values, -2, 3) - histogram(values, -2, 3)).sum() <= 4  # on an edge
+    assert count(np.array([[-9.0, 0.5], [0.5, 9.0]]), 0, 1)[[0, BINS // 2, -1]].tolist() == [1, 2, 1]
 
 
 def test_what_lies_evenly_is_kept_whole():
