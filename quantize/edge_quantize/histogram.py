@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.tensors import Array
+
+Name = TypeVar("Name", bound=Hashable)
 
 BINS = 2048
 """From the least to the greatest value: 8 a level and more."""
@@ -17,6 +21,17 @@ def count(values: Array, low: float, high: float) -> npt.NDArray[np.int64]:
     """(``BINS``,) how many values lie in each even part of ``low`` to ``high``; what lies outside is at its end."""
     bins = ((values.ravel() - low) * (BINS / (high - low))).astype(np.int64)
     return np.bincount(bins.clip(0, BINS - 1), minlength=BINS)
+
+
+def count_all(
+    frames: Iterable[Mapping[Name, Array]], ranges: Mapping[Name, tuple[float, float]]
+) -> dict[Name, npt.NDArray[np.int64]]:
+    """Histograms of several tensors, each over its own range, of all frames together."""
+    counts = {name: np.zeros(BINS, np.int64) for name in ranges}
+    for values in frames:
+        for name, (low, high) in ranges.items():
+            counts[name] += count(values[name], low, high)
+    return counts
 
 
 def least_squares(

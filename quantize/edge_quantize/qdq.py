@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.histogram import BINS, count, least_squares
+from edge_quantize.histogram import BINS, count_all, least_squares
 from edge_sdk.errors import CompileFailed
 from edge_sdk.tensors import Array
 
@@ -340,24 +340,24 @@ def amax(model: Any, tensors: Sequence[str], frames: Sequence[Array], method: Me
         method: one of the four.
     """
     largest = dict.fromkeys(tensors, 0.0)
-    for values in _run(model, tensors, frames):
+    for values in inner(model, tensors, frames):
         for name, value in values.items():
             # A NaN must not be lost in a comparison.
             seen = float(np.abs(value).max()) if value.size else 0.0
             largest[name] = seen if seen > largest[name] or math.isnan(seen) else largest[name]
     if method == "minmax":
         return largest
-    counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    for values in _run(model, tensors, frames):
-        for name, value in values.items():
-            if 0 < largest[name] < math.inf:
-                counts[name] += count(np.abs(value), 0.0, largest[name])
+    whole = {name: (0.0, top) for name, top in largest.items() if 0 < top < math.inf}
+    magnitudes = (
+        {name: np.abs(v) for name, v in values.items()} for values in inner(model, list(whole), frames)
+    )
+    counts = count_all(magnitudes, whole)
     clip: Callable[[npt.NDArray[np.int64]], float] = {
         "percentile": _percentile,
         "mse": _least_squares,
         "entropy": _least_divergence,
     }[method]
-    return {name: top * clip(counts[name]) if 0 < top < math.inf else top for name, top in largest.items()}
+    return {name: top * clip(counts[name]) if name in counts else top for name, top in largest.items()}
 
 
 def _percentile(counts: npt.NDArray[np.int64]) -> float:
@@ -395,8 +395,8 @@ def _least_divergence(counts: npt.NDArray[np.int64]) -> float:
     return share
 
 
-def _run(model: Any, tensors: Sequence[str], frames: Sequence[Array]) -> Iterable[dict[str, Floats]]:
-    """The values of inner tensors, frame after frame."""
+def inner(model: Any, tensors: Sequence[str], frames: Sequence[Array]) -> Iterable[dict[str, Floats]]:
+    """The values of tensors of a float ``onnx.ModelProto`` with one input, frame after frame."""
     import onnx
     import onnxruntime
 

@@ -5,6 +5,7 @@ Other execution providers than the processor's run only when they are named, and
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import in_float, of_onnx
+from edge_quantize.histogram import count_all, least_squares
 from edge_quantize.pixels import front, let_in
+from edge_quantize.qdq import amax, inner
 from edge_quantize.trained import for_onnxruntime
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
@@ -210,8 +213,9 @@ def _fingerprint() -> Mapping[str, str]:
 
 
 _RANGES = LastRanges[bytes]()
-_METHODS = {"minmax": "MinMax", "percentile": "Percentile"}
-"""A recipe's word and the tool's. Not its Entropy: of 128 bins it makes 128 levels, which leaves the whole range."""
+_METHODS = {"minmax": "MinMax", "mse": "MinMax", "percentile": "Percentile"}
+"""A recipe's word and the tool's. Not its Entropy: of 128 bins it makes 128 levels, which leaves the whole range.
+It has none of least squared error: :func:`_least_squares` cuts off what its minima and maxima hold too much."""
 
 
 def _halve(path: Path) -> bytes:
@@ -311,13 +315,44 @@ def _quantize(model: FloatModel, recipe: Recipe, calibration: Sequence[Array]) -
 
         if not known:
             quantize(())  # the ranges of every tensor, whatever the next recipe keeps in float
+            if recipe.method == "mse":
+                _least_squares(graph, calibration, ranges, symmetric=bool(recipe.symmetric))
             _RANGES.put(key, ranges.read_bytes())
-        if known or recipe.keep_float:
+        if known or recipe.keep_float or recipe.method == "mse":
             quantize(recipe.keep_float)
         made = onnx.load(str(quantized))
         if entry is not None and let_in(made, entry):
             onnx.save(made, str(quantized))
         return quantized.read_bytes()
+
+
+def _least_squares(network: Any, calibration: Sequence[Array], file: Path, *, symmetric: bool) -> None:
+    """Put ranges of least squared error in the place of whole ones, of what nodes compute inside the float network.
+
+    Args:
+        network: ``onnx.ModelProto``, float.
+        calibration: input tensors.
+        file: the tool's ranges of this network; rewritten.
+        symmetric: with zero in the middle.
+    """
+    from onnxruntime.quantization.calibrate import TensorData, load_tensors_data, save_tensors_data
+
+    ranges = load_tensors_data(file)
+    ends = {value.name for value in (*network.graph.input, *network.graph.output)}
+    whole = {}
+    for name, seen in ranges.items():
+        low, high = min(0.0, float(np.min(seen.lowest))), max(0.0, float(np.max(seen.highest)))
+        if name not in ends and 0 < high - low < math.inf:
+            whole[name] = low, high
+    if symmetric:
+        reached = amax(network, list(whole), calibration, "mse")
+        found = {name: (-top, top) for name, top in reached.items()}
+    else:
+        counts = count_all(inner(network, list(whole), calibration), whole)
+        found = {name: least_squares(counts[name], *whole[name]) for name in whole}
+    for name, (low, high) in found.items():
+        ranges[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+    save_tensors_data(ranges, file)
 
 
 TARGET: Target = OnnxRuntime()

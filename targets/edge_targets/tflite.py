@@ -11,7 +11,7 @@ import re
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import Operator, fingerprint, in_float, located, named_by, of_onnx, same_weights
-from edge_quantize.histogram import BINS, count, least_squares
+from edge_quantize.histogram import count_all, least_squares
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -277,12 +277,14 @@ def _least_squares(
             low, high = min(0.0, float(np.min(known["min"]))), max(0.0, float(np.max(known["max"])))
             if 0 < high - low < math.inf:
                 whole[index] = low, high
-    counts = {index: np.zeros(BINS, np.int64) for index in whole}
-    for pixels in calibration:
-        interpreter.set_tensor(entry["index"], pixels)
-        interpreter.invoke()
-        for index, (low, high) in whole.items():
-            counts[index] += count(interpreter.get_tensor(index), low, high)
+
+    def frames() -> Iterator[dict[int, Array]]:
+        for pixels in calibration:
+            interpreter.set_tensor(entry["index"], pixels)
+            interpreter.invoke()
+            yield {index: interpreter.get_tensor(index) for index in whole}
+
+    counts = count_all(frames(), whole)
     return {graph.tensors[i].name.decode(): least_squares(counts[i], *whole[i]) for i in whole}
 
 

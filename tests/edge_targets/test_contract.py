@@ -111,7 +111,7 @@ def test_what_openvino_refuses_from_the_cache_is_compiled_again(openvino_artifac
 
 
 FITTING = {
-    "onnxruntime": ("fp16", "int8-tensor", "int8-percentile", "int8-sym"),
+    "onnxruntime": ("fp16", "int8-tensor", "int8-mse", "int8-mse-sym", "int8-percentile", "int8-sym"),
     "openvino": ("fp16", "int8-wonly", "int8-mse", "int8-percentile", "int8-sym"),
     "tflite": ("fp16", "int8-wonly", "int8-tensor", "int8-mse"),
 }
@@ -140,6 +140,32 @@ def test_a_recipe_that_fits_is_followed_and_the_network_still_computes_what_it_s
             )
 
 
+def one_bright_picture():
+    """A network, and calibration pictures of which number 5 makes it compute far more than the others."""
+    weights = Path(__file__).parents[2] / "training/weights"
+    model = FloatModel(zoo.spec("fer-gmenet"), weights / "fer-gmenet.onnx", weights / "fer-gmenet.tflite")
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-8, 8, (16, 1, 6, 6, 1)).astype(float)
+    noise[5] *= 15
+    return model, list((128 + np.tile(noise.repeat(8, 2).repeat(8, 3), (1, 1, 1, 1, 3))).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [(t, r) for t, names in FITTING.items() for r in names if "mse" in r or "percent" in r],
+)
+def test_another_method_finds_other_ranges(name, recipe):
+    """A tool's method may do nothing at all, under another name."""
+    target = find_target(name)
+    for module in (*target.modules[:1], NEEDS[name, "int8"]):
+        pytest.importorskip(module, reason="host tool not installed")
+    model, pictures = one_bright_picture()
+    asked = read_recipe(recipe)
+    whole = dataclasses.replace(asked, method="minmax")
+    made, plain = (target.compile(model, recipe=r, calibration=pictures) for r in (asked, whole))
+    assert made.files != plain.files
+
+
 @pytest.mark.filterwarnings("ignore:.*XNNPACK")
 @pytest.mark.parametrize("name", FITTING)
 def test_ranges_hold_what_one_calibration_picture_alone_reaches(name):
@@ -147,12 +173,7 @@ def test_ranges_hold_what_one_calibration_picture_alone_reaches(name):
     target = find_target(name)
     for module in (*target.modules[:1], NEEDS[name, "int8"]):
         pytest.importorskip(module, reason="host tool not installed")
-    weights = Path(__file__).parents[2] / "training/weights"
-    model = FloatModel(zoo.spec("fer-gmenet"), weights / "fer-gmenet.onnx", weights / "fer-gmenet.tflite")
-    rng = np.random.default_rng(0)
-    noise = rng.integers(-8, 8, (16, 1, 6, 6, 1)).astype(float)
-    noise[5] *= 15
-    pictures = list((128 + np.tile(noise.repeat(8, 2).repeat(8, 3), (1, 1, 1, 1, 3))).astype(np.uint8))
+    model, pictures = one_bright_picture()
     answers = []
     for recipe in (toys.FP32, read_recipe("int8")):
         calibration = pictures if recipe.calibrated else []
