@@ -47,6 +47,20 @@ def test_a_degraded_face_has_no_more_detail_than_its_size(size):
         assert np.abs(again.astype(int) - seen).mean() < np.abs(image.astype(int) - seen).mean() / 2
 
 
+def test_sizes_are_seen_as_often_as_the_recipe_says():
+    for number, size in enumerate(SIZES):
+        whole, small, *_ = stage(shares=np.eye(len(SIZES))[number].tolist()).batches(0)[0]
+        expected = [augment.degrade(image, size) for image in whole.numpy()]
+        assert (small.numpy() == np.stack(expected)).all()
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.5, 0.5, 0.5, 0.5, -1.0], [0.1] * 5])
+def test_shares_that_are_none_are_refused(shares):
+    with pytest.raises(InputError, match="shares") as caught:
+        StudentOptions(epochs=1, shares=shares)
+    assert "5 that sum to 1" in caught.value.remedy
+
+
 def test_equal_maps_are_no_distance_apart_and_opposite_ones_two():
     maps = [torch.rand(2, 8, 1, 1) + 0.1, torch.rand(2, 1, 6, 6) + 0.1]
     assert float(attention_distance(maps, [m * 3 for m in maps])) == pytest.approx(0, abs=1e-6)

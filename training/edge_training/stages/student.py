@@ -7,6 +7,7 @@ with depth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +26,7 @@ from edge_training.stages.common import Teacher, answers, pixels
 from edge_training.train import Schedule
 
 SIZES = (12, 16, 24, 32, 48)
-"""Face sides in pixels that are taught and measured, each as often."""
+"""Face sides in pixels that are taught and measured."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class StudentOptions:
     dropout: float = 0.2
     strength: float = 1.0
     """As the classifier's."""
+    shares: tuple[float, ...] | list[float] = (0.2,) * len(SIZES)
+    """How often a face is seen at each of ``SIZES``."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything starts."""
@@ -72,6 +75,11 @@ class StudentOptions:
                     f"{key} = {getattr(self, key)!r} in the recipe's stage",
                     remedy=f"use one of {', '.join(known)}",
                 )
+        if len(self.shares) != len(SIZES) or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1):
+            raise InputError(
+                f"shares = {list(self.shares)} in the recipe's stage",
+                remedy=f"give {len(SIZES)} that sum to 1, for faces of {', '.join(map(str, SIZES))} pixels",
+            )
 
 
 class StudentStage:
@@ -195,13 +203,16 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
             strength=options.strength,
         )
         self.whole, self.key = ClassifierBatches(crops, faces, faces.targets(), key), key
+        self.shares = options.shares
 
     def __len__(self) -> int:
         return len(self.whole)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         images, targets, votes = self.whole[index]
-        sizes = np.random.default_rng((*self.key, index, 1)).choice(SIZES, len(images)).tolist()
+        sizes = (
+            np.random.default_rng((*self.key, index, 1)).choice(SIZES, len(images), p=self.shares).tolist()
+        )
         pairs = zip(images.numpy(), sizes, strict=True)
         small = np.stack([augment.degrade(image, size) for image, size in pairs])
         return images, torch.from_numpy(small), targets, votes
