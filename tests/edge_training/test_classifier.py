@@ -73,7 +73,7 @@ def test_teachers_answer_with_the_mean_of_their_logits_each_at_its_side():
     assert set(sides) == {48, 64}
     del sides[:]
     torch.testing.assert_close(both.logits(torch.rand(3, 3, 48, 48)), expected.expand(3, 7))
-    assert sides == [48, 64]
+    assert sides == [48, 48, 64, 64]  # each crop and its mirror image
 
 
 def test_a_share_of_no_teacher_is_refused():

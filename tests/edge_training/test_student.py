@@ -100,6 +100,15 @@ def test_other_teachers_have_an_equal_say_in_the_answers_and_none_in_the_maps():
     assert not answer.requires_grad
 
 
+@pytest.mark.parametrize("others", [None, Teacher((GMENet(), 48))])
+def test_a_mirror_image_is_taught_as_the_face_is(others):
+    made = stage(others)
+    made.network(teacher())
+    images = torch.rand(4, 3, 48, 48)
+    (answer, _), (mirrored, _) = made._taught(images), made._taught(images.flip(3))
+    torch.testing.assert_close(answer, mirrored)
+
+
 def test_a_batch_shows_each_face_whole_and_degraded_and_again_the_same():
     batches = stage().batches(0)
     whole, small, targets, votes = batches[0]

@@ -53,6 +53,11 @@ def answers(network: nn.Module, crops: Iterable[augment.Image], side: int) -> np
     return torch.cat(logits).numpy()
 
 
+def mirror(images: Tensor) -> Tensor:
+    """(B, 3, H, W), left and right changed; in the same layout."""
+    return images.flip(3).contiguous(memory_format=torch.channels_last)
+
+
 class Teacher:
     """Trained classifiers that together say what faces express: their answer is the mean of their logits.
 
@@ -74,13 +79,14 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, 7) for (B, 3, H, W) pixels in 0..1, each resized to the member's side."""
+        """(B, 7) for (B, 3, H, W) pixels in 0..1 and their mirror images, each resized to the member's side."""
         each = []
         for network, side in self.members:
             seen = images
             if side != images.shape[-1]:
                 seen = nn.functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
-            each.append(network.to(images.device)(seen)[0].float())
+            for view in (seen, mirror(seen)):
+                each.append(network.to(images.device)(view)[0].float())
         return torch.stack(each).mean(0)
 
     def mixed(self, faces: fer2013.Faces, share: float) -> npt.NDArray[np.float32]:

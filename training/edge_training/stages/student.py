@@ -22,7 +22,7 @@ from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.networks.gmenet import SIDE, GMENet
 from edge_training.stages.classifier import ClassifierBatches, ClassifierOptions
-from edge_training.stages.common import Teacher, answers, pixels
+from edge_training.stages.common import Teacher, answers, mirror, pixels
 from edge_training.train import Schedule
 
 SIZES = (12, 16, 24, 32, 48)
@@ -86,7 +86,8 @@ class StudentStage:
     """Expressions of faces of 12 to 48 pixels, to GMENet.
 
     Its teacher, the stage before, has the attention maps that it should have, being of the same shape. Answers are the
-    mean of its logits and of the recipe's other teachers', where there are any, as for an ensemble of equals.
+    mean of its logits and of the recipe's other teachers', where there are any, as for an ensemble of equals, to a crop
+    and to its mirror image: what a network says of both together is right more often than what it says of one.
     """
 
     name = "student"
@@ -147,11 +148,13 @@ class StudentStage:
     def _taught(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 7) logits that a student should have, and its teacher's attention maps."""
         assert self._teacher is not None, "network() comes first"
-        own, _, maps = self._teacher.to(whole.device).with_attention(whole)
+        teacher = self._teacher.to(whole.device)
+        seen, _, maps = teacher.with_attention(whole)
+        own = (seen.float() + teacher(mirror(whole))[0].float()) / 2
         if self.others is None:
             return own, maps
         count = len(self.others.members)
-        return (own.float() + count * self.others.logits(whole)) / (count + 1), maps
+        return (own + count * self.others.logits(whole)) / (count + 1), maps
 
     def lr_factor(self, parameter: str) -> float:
         return 1.0
