@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -83,13 +83,20 @@ train-fer-yolo11n train-fer-yolo12n: LAST := detector
 train-fer-gmenet: LAST := student
 train-pad-minifasnet: LAST := liveness
 
+train-fer-gmenet: START := --start runs/fer-teacher-2/classifier.best.safetensors
+train-fer-gmenet: train-fer-teacher
+
 train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-pad-minifasnet: train-%: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$*
+	@$(DEV)/bin/python -m edge_training.train training/recipes/$*.toml --data $(DATA) --work runs/$* $(START)
 	@$(DEV)/bin/python -m edge_training.export $* runs/$*/$(LAST).best.safetensors
 
+train-fer-gmenet-teacher: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.train training/recipes/fer-gmenet-teacher.toml --data $(DATA) --work runs/fer-gmenet-teacher
+
+# By the first generation that is in training/weights.
 train-fer-teacher: $(DEV)/done
 	@for seed in 1 2; do $(DEV)/bin/python -m edge_training.train training/recipes/fer-teacher.toml --seed $$seed \
-		--data $(DATA) --work runs/fer-teacher-$$seed || exit; done
+		--start training/weights/fer-gmenet-teacher.safetensors --data $(DATA) --work runs/fer-teacher-$$seed || exit; done
 
 ablation-gmenet: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.ablate training/recipes/ablation-gmenet.toml --data $(DATA) \

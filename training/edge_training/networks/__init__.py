@@ -8,7 +8,6 @@ from torch import nn
 
 from edge_training.networks.gmenet import GMENet
 from edge_training.networks.pad import PadNet
-from edge_training.networks.vgg import VGG
 from edge_training.networks.yolo import (
     Backbone11n,
     Backbone12n,
@@ -22,7 +21,6 @@ CLASSIFIERS: dict[str, Callable[[float], nn.Module]] = {
     "yolo11n": lambda dropout: BackboneClassifier(Backbone11n(), dropout=dropout),
     "yolo12n": lambda dropout: BackboneClassifier(Backbone12n(), dropout=dropout),
     "gmenet": lambda dropout: GMENet(dropout=dropout),
-    "vgg": lambda dropout: VGG(dropout=dropout),
 }
 """From dropout to a network that answers crops with logits of FER2013's label and of the FER+ votes."""
 

@@ -110,7 +110,10 @@ class StudentStage:
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
         if previous is None:
-            raise InputError("a student needs a teacher", remedy="put a classifier stage before it")
+            raise InputError(
+                "a student needs a teacher",
+                remedy="name its weights with --start, or put a classifier stage before it",
+            )
         self._teacher = GMENet()
         self._teacher.load_state_dict(previous)
         self._teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
