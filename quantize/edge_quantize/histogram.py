@@ -17,6 +17,12 @@ BINS = 2048
 """From the least to the greatest value: 8 a level and more."""
 
 
+def spans(extremes: Mapping[Name, tuple[float, float]]) -> dict[Name, tuple[float, float]]:
+    """Ranges with zero in them, of which a histogram can be made: not of a tensor that is all zeros or not finite."""
+    whole = {name: (min(0.0, low), max(0.0, high)) for name, (low, high) in extremes.items()}
+    return {name: (low, high) for name, (low, high) in whole.items() if 0 < high - low < math.inf}
+
+
 def count(values: Array, low: float, high: float) -> npt.NDArray[np.int64]:
     """(``BINS``,) how many values lie in each even part of ``low`` to ``high``; what lies outside is at its end."""
     bins = ((values.ravel() - low) * (BINS / (high - low))).astype(np.int64)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.histogram import BINS, count_all, least_squares
+from edge_quantize.histogram import BINS, count_all, least_squares, spans
 from edge_sdk.errors import CompileFailed
 from edge_sdk.tensors import Array
 
@@ -347,7 +347,7 @@ def amax(model: Any, tensors: Sequence[str], frames: Sequence[Array], method: Me
             largest[name] = seen if seen > largest[name] or math.isnan(seen) else largest[name]
     if method == "minmax":
         return largest
-    whole = {name: (0.0, top) for name, top in largest.items() if 0 < top < math.inf}
+    whole = spans({name: (0.0, top) for name, top in largest.items()})
     magnitudes = (
         {name: np.abs(v) for name, v in values.items()} for values in inner(model, list(whole), frames)
     )

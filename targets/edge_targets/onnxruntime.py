@@ -5,7 +5,6 @@ Other execution providers than the processor's run only when they are named, and
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import in_float, of_onnx
-from edge_quantize.histogram import count_all, least_squares
+from edge_quantize.histogram import count_all, least_squares, spans
 from edge_quantize.pixels import front, let_in
 from edge_quantize.qdq import amax, inner
 from edge_quantize.trained import for_onnxruntime
@@ -339,17 +338,14 @@ def _least_squares(network: Any, calibration: Sequence[Array], file: Path, *, sy
 
     ranges = load_tensors_data(file)
     ends = {value.name for value in (*network.graph.input, *network.graph.output)}
-    whole = {}
-    for name, seen in ranges.items():
-        low, high = min(0.0, float(np.min(seen.lowest))), max(0.0, float(np.max(seen.highest)))
-        if name not in ends and 0 < high - low < math.inf:
-            whole[name] = low, high
+    inside = {name: seen for name, seen in ranges.items() if name not in ends}
+    whole = spans({n: (float(np.min(s.lowest)), float(np.max(s.highest))) for n, s in inside.items()})
     if symmetric:
         reached = amax(network, list(whole), calibration, "mse")
         found = {name: (-top, top) for name, top in reached.items()}
     else:
         counts = count_all(inner(network, list(whole), calibration), whole)
-        found = {name: least_squares(counts[name], *whole[name]) for name in whole}
+        found = {name: least_squares(counts[name], *span) for name, span in whole.items()}
     for name, (low, high) in found.items():
         ranges[name] = TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
     save_tensors_data(ranges, file)

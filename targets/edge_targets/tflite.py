@@ -6,7 +6,6 @@ The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only t
 from __future__ import annotations
 
 import copy
-import math
 import re
 import tempfile
 import warnings
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.blocks import Operator, fingerprint, in_float, located, named_by, of_onnx, same_weights
-from edge_quantize.histogram import count_all, least_squares
+from edge_quantize.histogram import count_all, least_squares, spans
 from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import (
@@ -270,13 +269,9 @@ def _least_squares(
     )
     interpreter.allocate_tensors()
     (entry,) = interpreter.get_input_details()
-    whole = {}
-    for index in computed:
-        known = ranges.get(graph.tensors[index].name.decode())
-        if known and np.size(known["min"]) == 1:
-            low, high = min(0.0, float(np.min(known["min"]))), max(0.0, float(np.max(known["max"])))
-            if 0 < high - low < math.inf:
-                whole[index] = low, high
+    known = {index: ranges.get(graph.tensors[index].name.decode()) for index in computed}
+    of_one = {index: seen for index, seen in known.items() if seen and np.size(seen["min"]) == 1}
+    whole = spans({i: (float(np.min(seen["min"])), float(np.max(seen["max"]))) for i, seen in of_one.items()})
 
     def frames() -> Iterator[dict[int, Array]]:
         for pixels in calibration:
@@ -285,7 +280,7 @@ def _least_squares(
             yield {index: interpreter.get_tensor(index) for index in whole}
 
     counts = count_all(frames(), whole)
-    return {graph.tensors[i].name.decode(): least_squares(counts[i], *whole[i]) for i in whole}
+    return {graph.tensors[i].name.decode(): least_squares(counts[i], *span) for i, span in whole.items()}
 
 
 _RANGES = LastRanges[Any]()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_quantize.histogram import BINS, count, least_squares
+from edge_quantize.histogram import BINS, count, least_squares, spans
 
 
 def histogram(values, low, high):
@@ -22,6 +22,12 @@ def test_every_value_is_counted_and_what_lies_outside_at_its_end():
     values = np.random.default_rng(0).uniform(-2, 3, 10_000)
     assert np.abs(count(values, -2, 3) - histogram(values, -2, 3)).sum() <= 4  # on an edge
     assert count(np.array([[-9.0, 0.5], [0.5, 9.0]]), 0, 1)[[0, BINS // 2, -1]].tolist() == [1, 2, 1]
+
+
+def test_a_span_has_zero_in_it_and_what_has_none_is_left_out():
+    seen = {"inside": (-1.0, 2.0), "above": (1.0, 2.0), "below": (-2.0, -1.0), "zeros": (0.0, 0.0)}
+    odd = {"endless": (0.0, float("inf")), "no number": (float("nan"), float("nan"))}
+    assert spans({**seen, **odd}) == {"inside": (-1, 2), "above": (0, 2), "below": (-2, 0)}
 
 
 def test_what_lies_evenly_is_kept_whole():
