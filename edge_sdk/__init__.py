@@ -6,8 +6,6 @@ for face in model(frame):
     print(face.box, face.label, face.score)
 """
 
-from edge_sdk.bench import bench
-from edge_sdk.build import build
 from edge_sdk.bundle import Bundle, Manifest
 from edge_sdk.errors import (
     BundleError,
@@ -15,7 +13,6 @@ from edge_sdk.errors import (
     ChecksumMismatch,
     CompileFailed,
     EdgeError,
-    FingerprintMismatch,
     GateFailed,
     InferFailed,
     InputError,
@@ -23,19 +20,18 @@ from edge_sdk.errors import (
     ManifestInvalid,
     MissingDependency,
     QuantizeError,
-    SignatureInvalid,
-    SourceEnded,
     SourceError,
-    SourceStalled,
     SourceUnavailable,
     TargetError,
     UnknownTarget,
     UnsupportedRecipe,
 )
-from edge_sdk.image import read_image, write_image
+from edge_sdk.host import bench, build
+from edge_sdk.image import FaceCrop, LetterboxSpec, read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
 from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
-from edge_sdk.spec import DetectionDecode, FaceCrop, LivenessDecision, ModelSpec, Preprocessing, Recipe
+from edge_sdk.spec import ModelSpec, Recipe, StatePair
+from edge_sdk.state import State
 from edge_sdk.target import LoadOptions, available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
@@ -50,18 +46,16 @@ __all__ = [
     "Classification",
     "Classifications",
     "CompileFailed",
-    "DetectionDecode",
     "Detections",
     "EdgeError",
     "Face",
     "FaceCrop",
-    "FingerprintMismatch",
     "GateFailed",
     "InferFailed",
     "InputError",
+    "LetterboxSpec",
     "LiveFace",
     "Liveness",
-    "LivenessDecision",
     "LoadFailed",
     "LoadOptions",
     "Manifest",
@@ -70,15 +64,13 @@ __all__ = [
     "Model",
     "ModelInfo",
     "ModelSpec",
-    "Preprocessing",
     "QuantizeError",
     "Recipe",
-    "SignatureInvalid",
-    "SourceEnded",
     "SourceError",
-    "SourceStalled",
     "SourceUnavailable",
     "StageTimes",
+    "State",
+    "StatePair",
     "TargetError",
     "TensorSpec",
     "UnknownTarget",

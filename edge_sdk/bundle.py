@@ -12,13 +12,14 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
+from edge_sdk.files import write_atomically
 from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
 from edge_sdk.spec import ModelSpec, Recipe
@@ -33,6 +34,8 @@ MAX_MANIFEST_BYTES = 256 * 2**10
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 _MEMBER = re.compile(r"(artifact|golden/[0-9]{1,2})/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FRAME, _INPUT, _OUTPUT = "frame", "input.", "output."
+"""Names of a golden case's files: its frame, and the prefixes of other inputs and of outputs."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -128,6 +131,7 @@ class Manifest:
     spec: ModelSpec
     recipe: Recipe
     target: str
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     fingerprint: Mapping[str, str]
     calibration: DataDigest | None
@@ -142,11 +146,14 @@ class Manifest:
                 f"manifest.golden.cases is {self.golden.cases}: nothing would prove the bundle on a device",
                 remedy="build it again",
             )
-        if sorted(self.outputs) != sorted(t.name for t in self.spec.outputs):
-            raise ManifestInvalid(
-                f"manifest.outputs {list(self.outputs)} are not the spec's, each once",
-                remedy="build it again",
-            )
+        for name, listed, tensors in (
+            ("inputs", self.inputs, self.spec.inputs),
+            ("outputs", self.outputs, self.spec.outputs),
+        ):
+            if sorted(listed) != sorted(t.name for t in tensors):
+                raise ManifestInvalid(
+                    f"manifest.{name} {list(listed)} are not the spec's, each once", remedy="build it again"
+                )
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, two spaces, ASCII, a final newline."""
@@ -172,20 +179,29 @@ class Manifest:
                 f"{MANIFEST} has schema version {version!r}, this SDK reads {SCHEMA}",
                 remedy="install the face-edge-sdk that wrote it, or build the bundle again",
             )
+        spec = plain.get("spec")
+        if isinstance(spec, dict) and "head" not in spec and "preprocessing" in spec:
+            raise ManifestInvalid(
+                f"{MANIFEST} is of a development version, before inputs and heads had names",
+                remedy="build the bundle again with this version (edge-sdk build)",
+            )
         return from_plain(cls, plain, "manifest")
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenCase:
-    """A frame and what the network answered to it when the bundle was built.
+    """Inputs, and what the network answered to them when the bundle was built.
 
     Attributes:
-        frame: (H, W, 3) uint8 RGB.
-        outputs: spec's output names to float16 arrays of their shapes.
+        outputs: the spec's output names to float16 arrays of their shapes.
+        frame: (H, W, 3) uint8 RGB, from which the task makes inputs as from any frame, so that preprocessing is proven
+            too; None where nothing is made from a frame.
+        inputs: the spec's inputs that do not come from the frame, such as the state of a later step.
     """
 
-    frame: Image
     outputs: Tensors
+    frame: Image | None = None
+    inputs: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +235,9 @@ class Bundle:
         """Assemble a bundle from its parts; the hashes are made here."""
         files = {f"artifact/{name}": data for name, data in artifact.files.items()}
         for index, case in enumerate(golden):
-            arrays = {"frame": case.frame, **case.outputs}
+            arrays = {} if case.frame is None else {_FRAME: case.frame}
+            arrays |= {f"{_INPUT}{name}": array for name, array in case.inputs.items()}
+            arrays |= {f"{_OUTPUT}{name}": array for name, array in case.outputs.items()}
             for name, array in arrays.items():
                 files[f"golden/{index}/{name}.npy"] = _npy(array)
         manifest = Manifest(
@@ -228,6 +246,7 @@ class Bundle:
             spec=spec,
             recipe=recipe,
             target=target,
+            inputs=artifact.inputs,
             outputs=artifact.outputs,
             fingerprint=dict(artifact.fingerprint),
             calibration=calibration,
@@ -297,17 +316,7 @@ class Bundle:
         Raises:
             InputError: the folder is missing, not writable or full; an older file of that name is untouched.
         """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_bytes(self.to_bytes())
-            partial.replace(path)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(path, self.to_bytes())
 
     @property
     def sha256(self) -> str:
@@ -320,6 +329,7 @@ class Bundle:
         prefix = "artifact/"
         return Artifact(
             files={n.removeprefix(prefix): d for n, d in self.files.items() if n.startswith(prefix)},
+            inputs=self.manifest.inputs,
             outputs=self.manifest.outputs,
             fingerprint=self.manifest.fingerprint,
         )
@@ -330,14 +340,29 @@ class Bundle:
         Raises:
             ManifestInvalid: a case is missing or has other shapes than the spec.
         """
+        spec = self.manifest.spec
         cases = []
         for index in range(self.manifest.golden.cases):
-            frame = self._array(f"golden/{index}/frame.npy", None, "uint8")
-            outputs = {
-                t.name: self._array(f"golden/{index}/{t.name}.npy", t.shape, "float16")
-                for t in self.manifest.spec.outputs
-            }
-            cases.append(GoldenCase(frame, outputs))
+            place = f"golden/{index}"
+            has_frame = f"{place}/{_FRAME}.npy" in self.files
+            if not has_frame and not all(f"{place}/{_INPUT}{t.name}.npy" in self.files for t in spec.inputs):
+                raise ManifestInvalid(
+                    f"{place}/{_FRAME}.npy is missing, and so are inputs in its place", remedy="build it again"
+                )
+            cases.append(
+                GoldenCase(
+                    outputs={
+                        t.name: self._array(f"{place}/{_OUTPUT}{t.name}.npy", t.shape, "float16")
+                        for t in spec.outputs
+                    },
+                    frame=self._array(f"{place}/{_FRAME}.npy", None, "uint8") if has_frame else None,
+                    inputs={
+                        t.name: self._array(name, t.shape, t.dtype)
+                        for t in spec.inputs
+                        if (name := f"{place}/{_INPUT}{t.name}.npy") in self.files
+                    },
+                )
+            )
         return tuple(cases)
 
     def _array(self, name: str, shape: tuple[int, ...] | None, dtype: str) -> Any:

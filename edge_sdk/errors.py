@@ -3,9 +3,7 @@
     EdgeError
     ├── BundleError              the bundle cannot be used as it is (exit code 4)
     │   ├── ManifestInvalid      schema version, key or value that the format does not allow
-    │   ├── ChecksumMismatch     a byte differs from what the manifest promises
-    │   ├── SignatureInvalid     the detached signature does not match
-    │   └── FingerprintMismatch  compiled for another engine, version or machine
+    │   └── ChecksumMismatch     a byte differs from what the manifest promises
     ├── TargetError              the engine cannot do it (exit code 3)
     │   ├── UnknownTarget        (LookupError) no such target
     │   ├── MissingDependency    (ImportError) a package is not installed; carries the pip command
@@ -18,9 +16,7 @@
     │   ├── CalibrationFailed    the calibration set cannot be used
     │   └── GateFailed           accuracy fell by more than the recipe allows; carries its report
     └── SourceError              pictures do not come (exit code 3)
-        ├── SourceUnavailable    the camera, file or stream cannot be opened
-        ├── SourceStalled        no frame within the timeout
-        └── SourceEnded          the stream is over
+        └── SourceUnavailable    the file, folder or video cannot be opened
 
 Every error says what was expected, what came, and what to do (``remedy``). "No face" is not an error: it is
 ``Detections.empty()``.
@@ -62,16 +58,6 @@ class ManifestInvalid(BundleError):
 
 class ChecksumMismatch(BundleError):
     """A byte differs from what the manifest promises, or an engine's answer from the golden vectors."""
-
-
-class SignatureInvalid(BundleError):
-    """The detached signature does not match the manifest."""
-
-
-class FingerprintMismatch(BundleError):
-    """The artifact was compiled for another engine, version or machine."""
-
-    exit_code = 3
 
 
 class TargetError(EdgeError):
@@ -143,12 +129,4 @@ class SourceError(EdgeError):
 
 
 class SourceUnavailable(SourceError):
-    """The camera, file or stream cannot be opened."""
-
-
-class SourceStalled(SourceError):
-    """No frame came within the timeout."""
-
-
-class SourceEnded(SourceError):
-    """The stream is over."""
+    """The file, folder or video cannot be opened."""

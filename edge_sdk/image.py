@@ -16,12 +16,42 @@ import numpy.typing as npt
 
 from edge_sdk.boxes import Boxes
 from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.files import write_atomically
 
 Image = npt.NDArray[np.uint8]
 Color = Literal["rgb", "bgr"]
 
 MAX_PIXELS = 64_000_000
 """Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterboxSpec:
+    """How a frame becomes a detector's input: resized with its aspect kept, centred, the rest padded.
+
+    Normalisation, casting and axis order are inside the graph; the host only resizes.
+
+    Attributes:
+        pad: value of the border, 0..255.
+        max_scale: frames are enlarged by at most this factor.
+    """
+
+    pad: int
+    max_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCrop:
+    """How a face of a frame becomes an input: a square around the middle of its box, resized.
+
+    Attributes:
+        margin: side of the square divided by the longer side of the box: 1 shows the box, 2.7 its surroundings too.
+        outside: where the square reaches over the frame: ``repeat`` the frame's edge, or ``shift`` the square into the
+            frame and make it smaller if it must be, so that no pixel is made up.
+    """
+
+    margin: float
+    outside: Literal["repeat", "shift"]
 
 
 @functools.cache
@@ -64,6 +94,13 @@ def check_image(image: object) -> None:
         f"frame {problem}: expected uint8 (height, width, 3), got {image.dtype} {image.shape}",
         remedy=remedy,
     )
+
+
+def check_frame(image: object, color: str) -> None:
+    """Raise InputError unless ``image`` is a frame, see :func:`check_image`, and ``color`` names its channels' order."""
+    check_image(image)
+    if color not in ("rgb", "bgr"):
+        raise InputError(f"color must be 'rgb' or 'bgr', got {color!r}", remedy="name the order")
 
 
 def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
@@ -135,16 +172,7 @@ def write_image(path: str | Path, image: Image) -> None:
         raise InputError(f"cannot write {path}: unknown suffix", remedy="use .png or .jpg") from error
     if not ok:
         raise InputError(f"cannot encode {path}", remedy="use .png or .jpg")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, data.tobytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,29 +248,27 @@ class Letterbox:
     Args:
         side_x: canvas width in pixels.
         side_y: canvas height in pixels.
-        pad: value of the border, 0..255.
-        max_scale: largest enlargement.
+        spec: border and largest enlargement.
+
+    Attributes:
+        canvas: (1, side_y, side_x, 3) RGB, on which every frame is drawn.
     """
 
-    def __init__(self, *, side_x: int, side_y: int, pad: int, max_scale: float) -> None:
-        self.side_x, self.side_y, self.pad, self.max_scale = side_x, side_y, pad, max_scale
-        self.canvas: Image = np.full((1, side_y, side_x, 3), pad, np.uint8)
+    def __init__(self, *, side_x: int, side_y: int, spec: LetterboxSpec) -> None:
+        self.side_x, self.side_y, self.spec = side_x, side_y, spec
+        self.canvas: Image = np.full((1, side_y, side_x, 3), spec.pad, np.uint8)
         self._size: tuple[int, int] | None = None
         self._cv2 = opencv()
 
-    def __call__(self, image: Image, color: Color = "rgb") -> tuple[Image, LetterboxTransform]:
-        """Draw ``image`` (H, W, 3) on the canvas.
-
-        Returns:
-            The (1, side_y, side_x, 3) canvas in RGB, overwritten by the next call, and the transform.
-        """
+    def __call__(self, image: Image, color: Color = "rgb") -> LetterboxTransform:
+        """Draw ``image`` (H, W, 3) on the canvas, and return where it lies there."""
         height, width = image.shape[:2]
         if self._size != (width, height):
             # Streams keep their size: geometry and border are made once, not for every frame.
             self._transform, self._w, self._h = fit_letterbox(
-                width, height, side_x=self.side_x, side_y=self.side_y, max_scale=self.max_scale
+                width, height, side_x=self.side_x, side_y=self.side_y, max_scale=self.spec.max_scale
             )
-            self.canvas.fill(self.pad)
+            self.canvas.fill(self.spec.pad)
             self._size = (width, height)
         cv2, t = self._cv2, self._transform
         # Area averaging below half size: bilinear would skip pixels and make small faces flicker.
@@ -251,7 +277,7 @@ class Letterbox:
         cv2.resize(image, (self._w, self._h), dst=window, interpolation=method)
         if color == "bgr":
             cv2.cvtColor(window, cv2.COLOR_BGR2RGB, dst=window)
-        return self.canvas, t
+        return t
 
 
 class Cropper:
@@ -260,17 +286,17 @@ class Cropper:
     Args:
         side_x: canvas width in pixels.
         side_y: canvas height in pixels.
-        margin: side of the square that is cut, divided by the longer side of the face's box.
-        outside: where the square reaches over the frame, ``repeat`` its edge or ``shift`` the square.
+        crop: how much around a face's box is cut.
+
+    Attributes:
+        canvas: (1, side_y, side_x, 3) RGB, on which every face is drawn.
 
     Raises:
         MissingDependency: OpenCV is not installed.
     """
 
-    def __init__(
-        self, *, side_x: int, side_y: int, margin: float, outside: Literal["repeat", "shift"]
-    ) -> None:
-        self.side_x, self.side_y, self.margin, self.outside = side_x, side_y, margin, outside
+    def __init__(self, *, side_x: int, side_y: int, crop: FaceCrop) -> None:
+        self.side_x, self.side_y, self.crop = side_x, side_y, crop
         self.canvas: Image = np.zeros((1, side_y, side_x, 3), np.uint8)
         self._cv2 = opencv()
 
@@ -289,11 +315,11 @@ class Cropper:
         patch = image
         if box is not None:
             x1, y1, x2, y2 = (float(v) for v in box)
-            side = max(1, round(max(x2 - x1, y2 - y1) * self.margin))
-            if self.outside == "shift":
+            side = max(1, round(max(x2 - x1, y2 - y1) * self.crop.margin))
+            if self.crop.outside == "shift":
                 side = min(side, height, width)
             left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
-            if self.outside == "shift":
+            if self.crop.outside == "shift":
                 left, top = min(max(left, 0), width - side), min(max(top, 0), height - side)
             right, bottom = left + side, top + side
             patch = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]

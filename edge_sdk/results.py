@@ -1,10 +1,10 @@
-"""What a model says about a frame: frozen struct-of-arrays, one row a face."""
+"""What a model says about a frame: frozen struct-of-arrays, one row per face."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,63 @@ from edge_sdk.timing import StageTimes
 
 NO_TIMES = StageTimes()
 Decision = Literal["bona fide", "attack", "undecided"]
+Boxes = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is drawn over one face of a picture.
+
+    Attributes:
+        box: (4,) x1, y1, x2, y2 in pixels of the frame.
+        text: a few words.
+        alarm: whether it is something to be warned of.
+    """
+
+    box: npt.NDArray[np.float32]
+    text: str
+    alarm: bool = False
+
+
+class Result(Protocol):
+    """What every result has, whatever the task."""
+
+    @property
+    def times(self) -> StageTimes:
+        """How long each stage took, all faces together."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """Engine and precision that answered, such as ``"openvino-int8"``."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """That ran the engine, such as ``"CPU"``."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of faces, or of other answers."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ...
+
+    def describe(self) -> str:
+        """One line for people, without times."""
+        ...
+
+    def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:
+        """What to draw.
+
+        Args:
+            boxes: (N, 4) the faces that the model was asked about; None where it found them, or took the whole picture.
+            size: width and height of the picture in pixels.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +168,19 @@ class Detections:
             device=self.device,
         )
 
+    def describe(self) -> str:
+        """How many faces, and what each shows where."""
+        if not len(self):
+            return "no face"
+        faces = "; ".join(
+            f"{face.label} {face.score:.2f} at " + ",".join(f"{v:.0f}" for v in face.box) for face in self
+        )
+        return f"{len(self)} face{'s' if len(self) > 1 else ''}: {faces}"
+
+    def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:
+        """Each face with its class and score; see :class:`Result`."""
+        return [Mark(face.box, f"{face.label} {face.score:.2f}") for face in self]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: boxes to a tenth of a pixel, scores to four digits, times in milliseconds."""
         return {
@@ -197,6 +266,21 @@ class Classifications:
         best = int(probs.argmax())
         return Classification(self.names[best], float(probs[best]), probs)
 
+    def answered(self, times: StageTimes, target: str, device: str = "") -> Classifications:
+        """The same answers with how long they took and who gave them."""
+        return Classifications(self.probs, self.names, times, target, device)
+
+    def describe(self) -> str:
+        """What each face shows."""
+        return "; ".join(f"{face.label} {face.score:.2f}" for face in self) or "no face"
+
+    def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:
+        """Each face with its class and score; see :class:`Result`."""
+        places = _places(boxes, size)
+        return [
+            Mark(box, f"{face.label} {face.score:.2f}") for face, box in zip(self, places, strict=True)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: shares to four digits, times in milliseconds."""
         return {
@@ -267,6 +351,22 @@ class Liveness:
         """One face."""
         return LiveFace(self.decisions[row], float(self.scores[row]), self.reasons[row])
 
+    def answered(self, times: StageTimes, target: str, device: str = "") -> Liveness:
+        """The same decisions with how long they took and who made them."""
+        return Liveness(self.scores, self.decisions, self.reasons, times, target, device)
+
+    def describe(self) -> str:
+        """The decision about each face."""
+        shown = (f"{face.decision} {face.score:.2f} {face.reason}".rstrip() for face in self)
+        return "; ".join(shown) or "no face"
+
+    def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:
+        """Each face with its decision; what is not bona fide is an alarm; see :class:`Result`."""
+        return [
+            Mark(box, f"{face.decision} {face.score:.2f}", not face.bona_fide)
+            for face, box in zip(self, _places(boxes, size), strict=True)
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: scores to four digits, times in milliseconds."""
         return {
@@ -278,6 +378,13 @@ class Liveness:
             "target": self.target,
             "device": self.device,
         }
+
+
+def _places(boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> Sequence[Boxes] | Boxes:
+    """The boxes, or the whole picture as the only one."""
+    if boxes is not None:
+        return boxes
+    return [np.array((0, 0, size[0] - 1, size[1] - 1), np.float32)]
 
 
 def _times(times: StageTimes) -> dict[str, float]:

@@ -42,8 +42,9 @@ def from_plain(cls: type[T], value: object, where: str) -> T:
     """Build a dataclass from plain values.
 
     Args:
-        cls: a dataclass whose fields are str, int, float, bool, None, Literal, tuple, Mapping[str, ...] or dataclasses,
-            of which several may be alternatives with a ``kind`` each.
+        cls: a dataclass whose fields are str, int, float, bool, None, Literal, tuple, Mapping[str, ...] or dataclasses.
+            One that has ``find_alternative(kind)`` and ``kinds()`` stands for its subclasses, which the key ``kind``
+            of a value tells apart.
         value: what JSON or TOML gave.
         where: name of the value, for messages, such as ``"manifest.spec"``.
 
@@ -77,12 +78,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _build(kind: Any, value: object, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin in (types.UnionType, typing.Union):
+        alternative = _alternative(kind, value, where) if hasattr(kind, "find_alternative") else kind
+        return _build_dataclass(alternative, value, where)
+    if origin in (types.UnionType, typing.Union):  # of something and None: other unions are dataclasses with kinds
         if value is None and type(None) in arguments:
             return None
-        alternatives = [a for a in arguments if a is not type(None)]
-        return _build(_alternative(alternatives, value, where), value, where)
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
         if value not in arguments or isinstance(value, bool):
             _refuse(where, "one of " + ", ".join(map(repr, arguments)), value)
@@ -112,15 +113,13 @@ def _build(kind: Any, value: object, where: str) -> Any:
     return value
 
 
-def _alternative(alternatives: list[Any], value: object, where: str) -> Any:
-    """The dataclass whose literal ``kind`` the value names; an only alternative needs no kind."""
-    if len(alternatives) == 1:
-        return alternatives[0]
-    kinds = {typing.get_args(typing.get_type_hints(a)["kind"])[0]: a for a in alternatives}
+def _alternative(base: Any, value: object, where: str) -> Any:
+    """The subclass whose ``kind`` the value names, where a dataclass stands for several: an open tagged union."""
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, kinds)), kind)
-    return kinds[kind]
+    found = base.find_alternative(kind) if isinstance(kind, str) else None
+    if found is None:
+        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, base.kinds())), kind)
+    return found
 
 
 def _build_dataclass(cls: Any, value: object, where: str) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from edge_sdk.errors import ManifestInvalid
 from edge_sdk.tensors import TensorSpec
@@ -12,79 +15,72 @@ from edge_sdk.tensors import TensorSpec
 Precision = Literal["fp32", "fp16", "int8", "int8-wonly", "int8-mixed"]
 Granularity = Literal["channel", "tensor"]
 Method = Literal["minmax", "mse", "percentile", "entropy", "trained"]
-Task = Literal["detection", "classification", "liveness"]
 
 MAX_SIDE = 4096
-"""Pixels of a canvas's side: far above any detector's, and small enough that a hostile spec takes no memory."""
-MAX_BINS = 64
-LIVENESS_LABELS = ("bona fide", "attack")
+"""Pixels of a picture's side: far above any detector's, and small enough that a hostile spec takes no memory."""
+MAX_VALUES = 2**27
+"""Values of all inputs and outputs together, for the same reason."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+_DTYPES = ("uint8", "float32")
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """How a frame becomes a detector's input tensor.
-
-    Normalisation, casting and axis order are inside the graph; the host only resizes.
+class Head:
+    """What a network answers, and what a task must know to read it; every task has a subclass in its own file.
 
     Attributes:
-        kind: ``letterbox``: aspect kept, centred, the rest padded.
-        pad: value of the border, 0..255.
-        max_scale: frames are enlarged by at most this factor.
+        kind: name of the task.
+        labels: what the answers are called, in the order of the network's outputs: classes, or values.
     """
 
-    kind: Literal["letterbox"]
-    pad: int
-    max_scale: float
+    kind: str
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse labels that are missing or repeated (ManifestInvalid)."""
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            contradiction("labels are empty or not distinct")
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raise ManifestInvalid unless the spec's tensors are what such a head needs."""
+        raise NotImplementedError
+
+    def tensors(self, height: int, width: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs of a network with this head that sees pictures of this size in pixels.
+
+        A task whose tensors do not follow from the size leaves this out; its networks are then described in full.
+        """
+        contradiction(f"the tensors of a {self.kind} network do not follow from its size")
+
+    @classmethod
+    def find_alternative(cls, kind: str) -> type[Head] | None:
+        """The subclass that the task of this name brings; None if there is no such task."""
+        # A look upwards by name, as for targets: the spec states what a head is, the file of the task fills it.
+        tasks: Any = importlib.import_module("edge_sdk.tasks")
+        found: type[Head] | None = tasks.head_of(kind)
+        return found
+
+    @staticmethod
+    def kinds() -> tuple[str, ...]:
+        """Names of all tasks that are installed."""
+        tasks: Any = importlib.import_module("edge_sdk.tasks")
+        names: tuple[str, ...] = tasks.task_names()
+        return names
 
 
 @dataclass(frozen=True, slots=True)
-class FaceCrop:
-    """How a face of a frame becomes a classifier's input tensor.
+class StatePair:
+    """An output that is an input of the next step: what a recurrent network remembers.
+
+    The caller keeps it, zeros at the start, one set per stream or track; an engine knows nothing of it.
 
     Attributes:
-        kind: ``crop``: a square around the middle of the face's box.
-        margin: side of the square divided by the longer side of the box: 1 shows the box, 2.7 its surroundings too.
-        outside: where the square reaches over the frame: ``repeat`` the frame's edge, or ``shift`` the square into the
-            frame and make it smaller if it must be, so that no pixel is made up.
+        input: name of a float32 input.
+        output: name of the output that takes its place; same shape.
     """
 
-    kind: Literal["crop"]
-    margin: float
-    outside: Literal["repeat", "shift"]
-
-
-@dataclass(frozen=True, slots=True)
-class DetectionDecode:
-    """How raw head maps become boxes.
-
-    Attributes:
-        strides: canvas pixels a cell of each level stands for.
-        bins: of the distribution that a box side is predicted as (Distribution Focal Loss, arXiv 2006.04388).
-        confidence: a face below this score is not reported.
-        iou: of two boxes that overlap by more than this, the better one stays.
-        max_faces: report at most this many.
-    """
-
-    strides: tuple[int, ...]
-    bins: int
-    confidence: float
-    iou: float
-    max_faces: int
-
-
-@dataclass(frozen=True, slots=True)
-class LivenessDecision:
-    """When a face counts as bona fide; everything else does not (ISO/IEC 30107-3's terms).
-
-    Attributes:
-        threshold: bona fide from this score on. Found on a development set and kept through quantization.
-        min_face: pixels of the box's shorter side; a smaller face is undecided.
-        max_outside: share of the box's area that may lie outside the frame; a face cut off further is undecided.
-    """
-
-    threshold: float
-    min_face: int
-    max_outside: float
+    input: str
+    output: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,102 +89,134 @@ class ModelSpec:
 
     Attributes:
         name: zoo name or the user's own.
-        task: which pre- and postprocessing belongs to it.
-        labels: class names in the order of the network's outputs.
-        input: uint8 pixels, NHWC, RGB.
-        outputs: for detection, per stride the side logits ``boxN`` (1, h, w, 4 * bins) and the class logits ``clsN``
-            (1, h, w, classes); for classification and liveness, ``logits`` (1, classes).
-        preprocessing: what the task's kind of input needs.
-        decode: for detection.
-        decision: for liveness.
+        inputs: pixels are uint8, RGB, (1, height, width, 3), or (1, frames, height, width, 3) for a clip; everything
+            else, such as a vector, is float32.
+        outputs: raw, float32; what they must be is the head's to say.
+        head: what the outputs mean, by task.
         licence: SPDX expression of the weights.
-        provenance: what the weights were trained from, one line a source.
+        provenance: what the weights were trained from, one line per source.
+        state: of a recurrent network, the inputs that are outputs of the step before.
     """
 
     name: str
-    task: Task
-    labels: tuple[str, ...]
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: Preprocessing | FaceCrop
-    decode: DetectionDecode | None
+    head: Head
     licence: str
     provenance: tuple[str, ...] = field(default_factory=tuple)
-    decision: LivenessDecision | None = None
+    state: tuple[StatePair, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a spec whose parts contradict each other (ManifestInvalid)."""
-        shape = self.input.shape
-        if self.input.dtype != "uint8" or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
-            _contradiction(f"input {self.input.dtype} {shape} is not uint8 (1, height, width, 3)")
-        for name, value in (("input height", shape[1]), ("input width", shape[2])):
-            _within(name, value, 1, MAX_SIDE)
-        if not self.labels or len(set(self.labels)) != len(self.labels):
-            _contradiction("labels are empty or not distinct")
-        sizes = self._check_detector() if self.task == "detection" else self._check_classifier()
-        if (self.decision is not None) != (self.task == "liveness"):
-            _contradiction("a liveness network needs a decision, and no other may have one")
-        if self.decision is not None:
-            self._check_decision(self.decision)
-        found = {spec.name: (spec.shape, spec.dtype) for spec in self.outputs}
-        if found != sizes or len(self.outputs) != len(sizes):
-            _contradiction(f"outputs {found} are not what a {self.task} network of this spec gives: {sizes}")
+        names = [t.name for t in (*self.inputs, *self.outputs)]
+        if not self.inputs or not self.outputs or len(set(names)) != len(names):
+            contradiction(f"inputs and outputs {names} are missing or not distinct")
+        for tensor in (*self.inputs, *self.outputs):
+            _check_tensor(tensor)
+        for tensor in self.outputs:
+            if tensor.dtype != "float32":
+                contradiction(f"output {tensor.name!r} is {tensor.dtype}, outputs are float32")
+        if (values := sum(math.prod(t.shape) for t in (*self.inputs, *self.outputs))) > MAX_VALUES:
+            contradiction(f"its tensors hold {values:,} values, at most {MAX_VALUES:,} are allowed")
+        self._check_state()
+        self.head.check(self)
 
-    def _check_detector(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and type that each output must have."""
-        decode, preprocessing, shape = self.decode, self.preprocessing, self.input.shape
-        if decode is None or not isinstance(preprocessing, Preprocessing):
-            _contradiction("a detector needs preprocessing 'letterbox' and a decode")
-        strides = decode.strides
-        for name, value, low, high in (
-            *(("stride", stride, 1, min(shape[1:3])) for stride in strides),
-            ("bins", decode.bins, 2, MAX_BINS),
-            ("max_faces", decode.max_faces, 1, 10_000),
-            ("pad", preprocessing.pad, 0, 255),
-        ):
-            _within(name, value, low, high)
-        for name, fraction, most in (
-            ("confidence", decode.confidence, 1.0),
-            ("iou", decode.iou, 1.0),
-            ("max_scale", preprocessing.max_scale, 100.0),
-        ):
-            if not 0 < fraction < most:
-                _contradiction(f"{name} is {fraction}, expected between 0 and {most:g}")
-        if (
-            not strides
-            or len(set(strides)) != len(strides)
-            or any(n % s for s in strides for n in shape[1:3])
-        ):
-            _contradiction(f"strides {strides} are none, repeated, or do not divide the input {shape}")
-        return {
-            f"{kind}{s}": ((1, shape[1] // s, shape[2] // s, channels), "float32")
-            for s in strides
-            for kind, channels in (("box", 4 * decode.bins), ("cls", len(self.labels)))
-        }
+    def _check_state(self) -> None:
+        inputs, outputs = {t.name: t for t in self.inputs}, {t.name: t for t in self.outputs}
+        used = [name for pair in self.state for name in (pair.input, pair.output)]
+        if len(set(used)) != len(used):
+            contradiction(f"state {used} names a tensor twice")
+        for pair in self.state:
+            before, after = inputs.get(pair.input), outputs.get(pair.output)
+            if before is None or after is None:
+                contradiction(f"state {pair.input!r} <- {pair.output!r} is no input and output of the network")
+            if (before.shape, before.dtype) != (after.shape, "float32"):
+                contradiction(
+                    f"state {pair.input!r} is {before.dtype} {before.shape}, {pair.output!r} is {after.dtype} "
+                    f"{after.shape}: expected float32 and the same shape"
+                )
 
-    def _check_classifier(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape and type that each output must have."""
-        if self.decode is not None or not isinstance(self.preprocessing, FaceCrop):
-            _contradiction("a classifier needs preprocessing 'crop' and no decode")
-        if not 0.5 <= self.preprocessing.margin <= 10:
-            _contradiction(f"margin is {self.preprocessing.margin}, expected 0.5 to 10")
-        return {"logits": ((1, len(self.labels)), "float32")}
+    @property
+    def task(self) -> str:
+        """Name of the task: the kind of its head."""
+        return self.head.kind
 
-    def _check_decision(self, decision: LivenessDecision) -> None:
-        if self.labels != LIVENESS_LABELS:
-            _contradiction(f"labels of a liveness network are {self.labels}, expected {LIVENESS_LABELS}")
-        _within("min_face", decision.min_face, 1, MAX_SIDE)
-        for name, share in (("threshold", decision.threshold), ("max_outside", decision.max_outside)):
-            if not 0 < share < 1:
-                _contradiction(f"{name} is {share}, expected between 0 and 1")
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the answers are called, in the order of the network's outputs."""
+        return self.head.labels
+
+    @property
+    def given(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are not state: what is new in every step."""
+        remembered = {pair.input for pair in self.state}
+        return tuple(t for t in self.inputs if t.name not in remembered)
+
+    @property
+    def answers(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are not state."""
+        remembered = {pair.output for pair in self.state}
+        return tuple(t for t in self.outputs if t.name not in remembered)
+
+    @property
+    def pixels(self) -> TensorSpec | None:
+        """The first input that holds pixels; None for a network without one."""
+        return next((t for t in self.inputs if t.dtype == "uint8"), None)
 
 
-def _within(name: str, value: int, low: int, high: int) -> None:
+def only_picture(spec: ModelSpec) -> TensorSpec:
+    """The picture input of a network that is given one picture and nothing else.
+
+    Raises:
+        ManifestInvalid: it is given something else.
+    """
+    given = spec.given
+    if len(given) != 1 or given[0].dtype != "uint8" or len(given[0].shape) != 4:
+        shown = ", ".join(f"{t.name} {t.dtype} {t.shape}" for t in given)
+        contradiction(f"inputs {shown} are not one picture, uint8 (1, height, width, 3)")
+    return given[0]
+
+
+def expect_outputs(spec: ModelSpec, expected: tuple[TensorSpec, ...]) -> None:
+    """Raise ManifestInvalid unless the outputs that are not state are these, in any order."""
+    found = {t.name: (t.shape, t.dtype) for t in spec.answers}
+    wanted = {t.name: (t.shape, t.dtype) for t in expected}
+    if found != wanted:
+        contradiction(f"outputs {found} are not what a {spec.task} network of this spec gives: {wanted}")
+
+
+def _check_tensor(tensor: TensorSpec) -> None:
+    if not _NAME.fullmatch(tensor.name):
+        contradiction(f"tensor name {tensor.name!r} is not letters, digits and underscores, at most 40")
+    shape = tensor.shape
+    if tensor.dtype not in _DTYPES or not 1 <= len(shape) <= 6 or shape[0] != 1 or min(shape) < 1:
+        contradiction(f"tensor {tensor.name!r} is {tensor.dtype} {shape}, expected uint8 or float32 (1, ...)")
+    if len(tensor.layout) != len(shape):
+        contradiction(f"layout {tensor.layout!r} of {tensor.name!r} does not name the axes of {shape}")
+    if tensor.dtype == "uint8":
+        if len(shape) not in (4, 5) or shape[-1] != 3:
+            contradiction(
+                f"input {tensor.name!r} is uint8 {shape}, pixels are (1, height, width, 3) or "
+                "(1, frames, height, width, 3)"
+            )
+        for name, value in (("height", shape[-3]), ("width", shape[-2])):
+            check_range(f"{name} of {tensor.name!r}", value, 1, MAX_SIDE)
+
+
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raise ManifestInvalid unless ``low <= value <= high``."""
     if not low <= value <= high:
-        _contradiction(f"{name} is {value}, expected {low} to {high}")
+        contradiction(f"{name} is {value}, expected {low} to {high}")
 
 
-def _contradiction(problem: str) -> NoReturn:
+def check_fraction(name: str, value: float, below: float = 1.0) -> None:
+    """Raise ManifestInvalid unless ``0 < value < below``."""
+    if not 0 < value < below:
+        contradiction(f"{name} is {value}, expected between 0 and {below:g}")
+
+
+def contradiction(problem: str) -> NoReturn:
+    """Raise ManifestInvalid for a spec whose parts do not go together."""
     raise ManifestInvalid(f"model spec: {problem}", remedy="mend the spec that the bundle was built from")
 
 
@@ -215,7 +243,7 @@ class Recipe:
             activations; ``int8-mixed``: int8 but for ``keep_float``.
         calibration_items: how many pictures calibration looks at; 0 where no activation is quantized.
         gate: what must hold for a bundle to be written.
-        granularity: one weight scale an output channel, or one a tensor.
+        granularity: one weight scale per output channel, or one per tensor.
         method: how activation ranges are found on the calibration pictures; ``trained``: they are not, the network was
             fine-tuned with them and brings a graph in which they stand.
         symmetric: whether activation ranges are symmetric around zero; None: as the target does by default.

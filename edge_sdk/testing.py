@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.adapter import SessionBase
 from edge_sdk.image import Image
 from edge_sdk.sources.files import Frame
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import SessionBase
-from edge_sdk.tensors import Array, Tensors
+from edge_sdk.tasks.detection import DetectionHead
+from edge_sdk.tensors import Array, Tensors, check_tensors
 
 
 class FakeSession(SessionBase):
     """A session that answers with head maps made for given faces, or by a function.
 
     Args:
-        spec: of the detector it stands for.
-        faces: (N, 4) xyxy in canvas pixels; each is put into the cell of its centre.
+        spec: of the network it stands for; of a detector, unless ``answer`` is given.
+        faces: (N, 4) x1, y1, x2, y2 in canvas pixels; each is put into the cell of its centre.
         class_ids: (N,) class of each face.
-        answer: called with the input pixels instead of the faces.
+        answer: called with the inputs by name, instead of the faces.
     """
 
     def __init__(
@@ -29,19 +30,26 @@ class FakeSession(SessionBase):
         spec: ModelSpec,
         faces: Sequence[Sequence[float]] = (),
         class_ids: Sequence[int] = (),
-        answer: Callable[[Array], Tensors] | None = None,
+        answer: Callable[[Tensors], Tensors] | None = None,
     ) -> None:
-        self.input, self.outputs = spec.input, spec.outputs
+        self.inputs, self.outputs = spec.inputs, spec.outputs
         self.calls = 0
         self.closed = False
-        maps = head_maps(spec, np.asarray(faces, np.float32).reshape(-1, 4), class_ids)
-        self._answer = answer if answer is not None else lambda pixels: maps
+        if answer is None:
+            maps = head_maps(spec, np.asarray(faces, np.float32).reshape(-1, 4), class_ids)
+            self._answer: Callable[[Tensors], Tensors] = lambda inputs: maps
+        else:
+            self._answer = answer
 
-    def infer(self, pixels: Array) -> Tensors:
-        """Check the pixels, as real engines do, and answer."""
-        self.input.check(pixels)
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Check the inputs, as real engines do, and answer."""
+        check_tensors(self.inputs, inputs)
         self.calls += 1
-        return self._answer(pixels)
+        return self._answer(inputs)
+
+    def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
+        """The answer without the check."""
+        return lambda: self._answer(inputs)
 
     def close(self) -> None:
         """Remember that it was called."""
@@ -59,11 +67,11 @@ def head_maps(
     maps: dict[str, Array] = {
         t.name: np.full(t.shape, -12.0 if t.name.startswith("cls") else 0.0, np.float32) for t in spec.outputs
     }
-    decode = spec.decode
-    assert decode is not None, "a detector's spec"
-    bins = decode.bins
+    head = spec.head
+    assert isinstance(head, DetectionHead), "a detector's spec"
+    bins = head.bins
     for (x1, y1, x2, y2), class_id in zip(faces.tolist(), class_ids, strict=True):
-        for stride in decode.strides:
+        for stride in head.strides:
             column, row = int((x1 + x2) / 2 // stride), int((y1 + y2) / 2 // stride)
             centre_x, centre_y = (column + 0.5) * stride, (row + 0.5) * stride
             sides = np.array((centre_x - x1, centre_y - y1, x2 - centre_x, y2 - centre_y)) / stride

@@ -1,4 +1,4 @@
-"""The models: a spec module each, and the bundles that passed their gate and are better than what was there.
+"""The models: one spec file each, and the bundles that passed their gate.
 
 ``bundles/index.json`` lists the bundles with their hashes and how fast each ran, relative to onnxruntime fp32 in
 the same run, by processor architecture. Timings stand there and not in the bundles, whose bytes must not depend on them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from edge_sdk.errors import InputError
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec, Precision
 
-NAMES = ("fer-yolo11n", "fer-yolo12n", "fer-gmenet", "pad-minifasnet")
+NAMES = tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules([str(Path(__file__).parent)])))
+"""The models: every module of this folder has a ``SPEC``."""
 BUNDLES = Path(__file__).parent / "bundles"
 INDEX = BUNDLES / "index.json"
 SOURCES = Path(__file__).parents[2] / "training" / "weights"

@@ -1,20 +1,25 @@
 """pad-minifasnet: tells a face from a print, a replay or a textile mask of one; model card in ``pad-minifasnet.md``."""
 
-from edge_sdk.spec import LIVENESS_LABELS, FaceCrop, LivenessDecision, ModelSpec
-from edge_sdk.tensors import TensorSpec
+from edge_sdk.image import FaceCrop
+from edge_sdk.spec import ModelSpec
+from edge_sdk.tasks.liveness import LABELS, LivenessHead
 
-_SIDE = 80
+HEAD = LivenessHead(
+    kind="liveness",
+    labels=LABELS,
+    crop=FaceCrop(margin=2.7, outside="shift"),
+    # Where five of a hundred presentations of the worst species pass on the development set, by the float network.
+    threshold=0.6805,
+    min_face=40,
+    max_outside=0.2,
+)
+_INPUTS, _OUTPUTS = HEAD.tensors(80, 80)
 
 SPEC = ModelSpec(
     name="pad-minifasnet",
-    task="liveness",
-    labels=LIVENESS_LABELS,
-    input=TensorSpec("pixels", (1, _SIDE, _SIDE, 3), "uint8", "NHWC"),
-    outputs=(TensorSpec("logits", (1, len(LIVENESS_LABELS)), "float32", "NC"),),
-    preprocessing=FaceCrop(kind="crop", margin=2.7, outside="shift"),
-    decode=None,
-    # Where five of a hundred presentations of the worst species pass on the development set, by the float network.
-    decision=LivenessDecision(threshold=0.6805, min_face=40, max_outside=0.2),
+    inputs=_INPUTS,
+    outputs=_OUTPUTS,
+    head=HEAD,
     licence="Apache-2.0",
     provenance=(
         "Faker portraits (CC0) and SFHQ-T2I (MIT, (c) 2024 David Beniaguev): AI-made faces; attacks simulated on them",

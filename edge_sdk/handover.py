@@ -1,12 +1,65 @@
-"""A session that takes minutes to load, loaded beside the work of another one."""
+"""Which engine answers first, and a session that takes minutes to load, loaded beside the work of another one."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from edge_sdk.errors import EdgeError, LoadFailed
-from edge_sdk.target import Session
+from edge_sdk.errors import EdgeError, InputError, LoadFailed
+from edge_sdk.spec import ModelSpec
+from edge_sdk.target import Artifact, LoadOptions, Session, Target, is_installed, stand_in_of
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Who answers.
+
+    Attributes:
+        now: target that loads at once.
+        later: target that takes over when it has built its engine; None if ``now`` stays.
+        notes: why it is so, for people.
+    """
+
+    now: Target
+    later: Target | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose_serving(
+    own: Target, artifact: Artifact, spec: ModelSpec, prefer: tuple[str, ...], options: LoadOptions
+) -> Serving:
+    """Who answers from a bundle.
+
+    Args:
+        own: the target that the bundle is for.
+        artifact: of the bundle.
+        spec: of the network.
+        prefer: engines that may run it, in this order; empty for ``own`` alone.
+        options: what ``own`` would be loaded with.
+
+    Raises:
+        InputError: none of the preferred engines runs such a bundle.
+    """
+    if not prefer:
+        return Serving(own)
+    other = stand_in_of(own)
+    able = {t.name: t for t in (own, other) if t is not None}
+    wanted = [able[name] for name in prefer if name in able]
+    if not wanted:
+        raise InputError(
+            f"a bundle for {own.name} is run by {' or '.join(able)}, {' or '.join(prefer)} was preferred",
+            remedy="prefer one of these, or name another bundle",
+        )
+    if other is None or len(wanted) == 1:
+        return Serving(wanted[0])
+    if prefer.index(other.name) < prefer.index(own.name):
+        return Serving(other)
+    if not is_installed(own):
+        return Serving(other, None, (f"{own.name} is not installed here: {other.name} answers",))
+    if own.starts_at_once(artifact, spec, options=options):
+        return Serving(own)
+    return Serving(other, own, (f"{own.name} builds its engine: {other.name} answers until then",))
 
 
 class Successor:

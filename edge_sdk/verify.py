@@ -1,0 +1,50 @@
+"""Golden vectors: a device proves that it answers as the bundle's host did."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_sdk.bundle import GoldenCase
+from edge_sdk.errors import ChecksumMismatch
+from edge_sdk.target import Session
+from edge_sdk.tasks import Task
+from edge_sdk.tensors import Array, Tensors
+
+
+def golden_inputs(task: Task, case: GoldenCase) -> Tensors:
+    """Every input of a golden case: made from its frame as from any other, and those that it brings."""
+    made = {} if case.frame is None else task.preprocess(case.frame)[0]
+    return {**made, **case.inputs}
+
+
+def check_golden(session: Session, task: Task, case: GoldenCase, min_snr_db: float) -> None:
+    """Raise ChecksumMismatch unless the session answers a golden case as it did when the bundle was built.
+
+    Args:
+        session: under examination.
+        task: that surrounds it.
+        case: inputs, and the answers to them.
+        min_snr_db: signal-to-noise ratio in decibels that every output must reach.
+    """
+    outputs = session.infer(golden_inputs(task, case))
+    for name, expected in case.outputs.items():
+        ratio = snr_db(expected, outputs[name])
+        if not ratio >= min_snr_db:
+            raise ChecksumMismatch(
+                f"golden vectors fail here: output {name!r} reaches {ratio:.1f} dB, {min_snr_db:g} dB expected",
+                remedy="this engine or machine computes something else than the bundle was gated for: "
+                "try another target or engine version, and report it",
+            )
+
+
+def snr_db(expected: npt.NDArray[np.floating], actual: Array) -> float:
+    """Signal-to-noise ratio in decibels; infinite for equal arrays, NaN if ``actual`` is not finite."""
+    reference = expected.astype(np.float32)
+    noise = float(np.square(reference - actual).sum(dtype=np.float64))
+    signal = float(np.square(reference).sum(dtype=np.float64))
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else math.nan

@@ -1,0 +1,1 @@
+"""One evaluator per task, found by the task's name."""

@@ -1,0 +1,1 @@
+"""Which recipe, which ranges, what stays in float."""
