@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_sdk.adapter import TargetBase
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
-from edge_sdk.spec import FaceCrop, Gate, ModelSpec, Recipe
-from edge_sdk.target import Artifact, LoadOptions, SessionBase
-from edge_sdk.tensors import TensorSpec
+from edge_sdk.image import FaceCrop
+from edge_sdk.spec import Gate, ModelSpec, Recipe
+from edge_sdk.target import Artifact, LoadOptions, Ranges
+from edge_sdk.tasks.classification import ClassificationHead
 from edge_sdk.testing import FakeSession
-from edge_targets.conformance_network import (
+from edge_targets.conformance.network import (
     BINS,
     LABELS,
     SIDE,
@@ -26,7 +28,7 @@ from edge_targets.conformance_network import (
     write_onnx,
     write_tflite,
 )
-from edge_targets.conformance_network import compute as engine
+from edge_targets.conformance.network import compute as engine
 
 __all__ = [
     "BINS",
@@ -42,16 +44,10 @@ __all__ = [
 ]
 
 CROP = 16
-CLASSIFIER = ModelSpec(
-    name="toy-classifier",
-    task="classification",
-    labels=LABELS,
-    input=TensorSpec("pixels", (1, CROP, CROP, 3), "uint8", "NHWC"),
-    outputs=(TensorSpec("logits", (1, len(LABELS)), "float32", "NC"),),
-    preprocessing=FaceCrop(kind="crop", margin=1.0, outside="repeat"),
-    decode=None,
-    licence="Apache-2.0",
+_CROP_HEAD = ClassificationHead(
+    kind="classification", labels=LABELS, crop=FaceCrop(margin=1.0, outside="repeat")
 )
+CLASSIFIER = ModelSpec("toy-classifier", *_CROP_HEAD.tensors(CROP, CROP), _CROP_HEAD, licence="Apache-2.0")
 FP32 = Recipe(name="fp32", precision="fp32", calibration_items=0, gate=Gate({"map50": 0.01, "uar": 0.01}))
 INT8 = Recipe(name="int8", precision="int8", calibration_items=16, gate=Gate({"map50": 0.05, "uar": 0.05}))
 
@@ -93,7 +89,7 @@ def write_classifier_onnx(path: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "toy-classifier",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, CLASSIFIER.input.shape)],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, CLASSIFIER.inputs[0].shape)],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, len(LABELS)))],
         constants,
     )
@@ -150,8 +146,11 @@ def frame() -> np.ndarray:
     return image
 
 
-class FakeTarget:
-    """An engine in numpy: its artifact is the word "toy"."""
+class FakeTarget(TargetBase):
+    """An engine in numpy: its artifact is the word "toy".
+
+    ``answer`` takes the pixels (1, height, width, 3) and gives the outputs by name.
+    """
 
     name = "onnxruntime"
     distribution = "onnxruntime"
@@ -160,35 +159,44 @@ class FakeTarget:
     def __init__(self, answer=engine) -> None:
         self.answer = answer
         self.loads = 0
-        self.options = LoadOptions()
-        self.sessions: list[SessionBase] = []
+        self.load_options = LoadOptions()
+        self.sessions: list[FakeSession] = []
 
-    def compile(self, model, *, recipe, calibration):
-        raise NotImplementedError
+    def calibrate(self, model, *, recipe, frames):
+        return Ranges(self.name, tuple(frames))
+
+    def compile(self, model, *, recipe, ranges=None):
+        return artifact(model.spec)
 
     def load(self, artifact, spec, *, options):
         self.loads += 1
-        self.options = options
-        session = FakeSession(spec, answer=self.answer)
+        self.load_options = options
+        session = FakeSession(spec, answer=lambda inputs: self.answer(inputs["pixels"]))
         self.sessions.append(session)
         return session
 
 
+def artifact(spec=SPEC) -> Artifact:
+    """What :class:`FakeTarget` compiles."""
+    names = (tuple(t.name for t in tensors) for tensors in (spec.inputs, spec.outputs))
+    return Artifact({"model.onnx": b"toy"}, *names, {"numpy": "any"})
+
+
 def bundle(**changes) -> Bundle:
     """A bundle of the toy whose golden case is true."""
-    from edge_sdk.tasks import DetectionTask
+    from edge_sdk.tasks import task_of
 
-    pixels, _ = DetectionTask(SPEC).preprocess(frame())
-    outputs = {name: value.astype(np.float16) for name, value in engine(pixels).items()}
+    inputs, _ = task_of(SPEC).preprocess(frame())
+    outputs = {name: value.astype(np.float16) for name, value in engine(inputs["pixels"]).items()}
     parts = {
         "producer": "face-edge-sdk test",
         "spec": SPEC,
         "recipe": FP32,
         "target": "onnxruntime",
-        "artifact": Artifact({"model.onnx": b"toy"}, tuple(t.name for t in SPEC.outputs), {"numpy": "any"}),
+        "artifact": artifact(),
         "calibration": None,
         "gate": GateResult(DataDigest(3, "0" * 64), {"map50": GateMetric(0.9, 0.9, 0.01)}),
-        "golden": (GoldenCase(frame(), outputs),),
+        "golden": (GoldenCase(outputs, frame()),),
         "min_snr_db": 20.0,
     }
     return Bundle.create(**{**parts, **changes})

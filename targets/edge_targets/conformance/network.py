@@ -12,26 +12,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.spec import DetectionDecode, Gate, ModelSpec, Precision, Preprocessing, Recipe
-from edge_sdk.tensors import Array, TensorSpec
+from edge_sdk.image import LetterboxSpec
+from edge_sdk.spec import Gate, ModelSpec, Precision, Recipe
+from edge_sdk.tasks.detection import DetectionHead
+from edge_sdk.tensors import Array
 
 SIDE, STRIDES, BINS = 64, (8, 16, 32), 4
 LABELS = ("red", "green")
-SPEC = ModelSpec(
-    name="toy",
-    task="detection",
+HEAD = DetectionHead(
+    kind="detection",
     labels=LABELS,
-    input=TensorSpec("pixels", (1, SIDE, SIDE, 3), "uint8", "NHWC"),
-    outputs=tuple(
-        TensorSpec(f"{kind}{s}", (1, SIDE // s, SIDE // s, channels), "float32", "NHWC")
-        for s in STRIDES
-        for kind, channels in (("box", 4 * BINS), ("cls", len(LABELS)))
-    ),
-    preprocessing=Preprocessing(kind="letterbox", pad=0, max_scale=2.0),
-    decode=DetectionDecode(strides=STRIDES, bins=BINS, confidence=0.5, iou=0.1, max_faces=10),
-    licence="Apache-2.0",
-    provenance=("made in a test",),
+    letterbox=LetterboxSpec(pad=0, max_scale=2.0),
+    strides=STRIDES,
+    bins=BINS,
+    confidence=0.5,
+    iou=0.1,
+    max_faces=10,
 )
+INPUTS, OUTPUTS = HEAD.tensors(SIDE, SIDE)
+SPEC = ModelSpec("toy", INPUTS, OUTPUTS, HEAD, licence="Apache-2.0", provenance=("made in a test",))
 CALIBRATION_ITEMS = 16
 
 
@@ -109,7 +108,7 @@ def write_onnx(path: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "toy",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, SPEC.input.shape)],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, INPUTS[0].shape)],
         [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in SPEC.outputs],
         constants,
     )
@@ -151,8 +150,8 @@ def write_tflite(path: Path) -> Path:
         graph.operators.append(node)
 
     kinds, operators, unions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
-    entry = tensor("args_0", SPEC.input.shape, kinds.UINT8)
-    floats = tensor("floats", SPEC.input.shape, kinds.FLOAT32)
+    entry = tensor("args_0", INPUTS[0].shape, kinds.UINT8)
+    floats = tensor("floats", INPUTS[0].shape, kinds.FLOAT32)
     cast = schema.CastOptionsT()
     cast.inDataType, cast.outDataType = kinds.UINT8, kinds.FLOAT32
     operator(operators.CAST, 1, [entry], floats, cast, unions.CastOptions)
