@@ -84,8 +84,8 @@ def test_the_stand_in_answers_until_the_engine_is_built(engines, path):
         assert not new.closed
     assert new.closed
     # What is TensorRT's own is asked of TensorRT alone.
-    assert (engines.onnxruntime.options.engine, engines.onnxruntime.options.threads) == ({}, 2)
-    assert engines.tensorrt.options.engine == {"cuda_graph": True}
+    assert (engines.onnxruntime.load_options.engine, engines.onnxruntime.load_options.threads) == ({}, 2)
+    assert engines.tensorrt.load_options.engine == {"cuda_graph": True}
 
 
 def test_a_frame_takes_over_by_itself(engines, path):
@@ -116,7 +116,7 @@ def test_a_build_that_fails_is_a_warning_and_a_note_and_the_stand_in_goes_on(eng
 
 
 def test_an_engine_that_fails_the_golden_vectors_never_takes_over(engines, path):
-    engines.tensorrt.answer = lambda inputs: {n: v + 9 for n, v in toys.engine(inputs["pixels"]).items()}
+    engines.tensorrt.answer = lambda pixels: {n: v + 9 for n, v in toys.engine(pixels).items()}
     with edge.load(path, prefer=PREFER) as model:
         engines.tensorrt.go.set()
         with pytest.warns(RuntimeWarning, match="golden vectors fail"):

@@ -38,7 +38,7 @@ def test_what_the_caller_asks_the_engine_for_wins_over_the_boards_profile(toy_bu
 
     def asked(**arguments):
         edge.load(toy_bundle, **arguments).close()
-        return toy_engine.options.threads, toy_engine.options.devices, dict(toy_engine.options.engine)
+        return toy_engine.load_options.threads, toy_engine.load_options.devices, dict(toy_engine.load_options.engine)
 
     assert asked() == (None, (), {})
     assert asked(profile=board) == (3, ("XNNPACK",), {})
@@ -122,7 +122,7 @@ def test_closing_twice_is_fine(toy):
 
 def test_the_engine_gets_the_threads_that_were_asked_for(toy_bundle, toy_engine):
     edge.load(toy_bundle, threads=3).close()
-    assert toy_engine.options.threads == 3
+    assert toy_engine.load_options.threads == 3
 
 
 def test_the_confidence_asked_for_counts(toy_bundle, toy_engine):
