@@ -138,8 +138,9 @@ def test_a_picture_that_claims_to_be_enormous_is_an_input_error(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70_000), (70_000, 1), (2, 3)])
 def test_frames_of_extreme_shape_are_drawn(size):
-    canvas, t = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(0, 2.0))(np.full((*size, 3), 9, np.uint8))
-    assert (canvas == 9).any()
+    box = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(0, 2.0))
+    t = box(np.full((*size, 3), 9, np.uint8))
+    assert (box.canvas == 9).any()
     assert t.to_frame(np.array([[0, 0, 64, 64]], np.float32)).tolist() == [[0, 0, size[1], size[0]]]
 
 
