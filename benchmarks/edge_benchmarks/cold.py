@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.subject import Item, write_item
 from edge_sdk.errors import SourceUnavailable
 
@@ -99,7 +99,7 @@ def measure(
                 return
             if page_cache == "dropped":
                 drop_page_cache()
-            answer, total = command.ask_fresh_process(
+            answer, total = module_cli.ask_fresh_process(
                 _CHILD, str(bundle), str(frame), str(threads), cache, device or ""
             )
             if turn >= 0:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_benchmarks import stats
+from edge_benchmarks.render_text import COLUMNS, Kind, kind
 from edge_benchmarks.report import AT, END_TO_END, Run
-from edge_benchmarks.text import COLUMNS, Kind, kind
 from edge_sdk.errors import InputError
 
 ALIASES = {"e2e": END_TO_END, "pre": "preprocess", "post": "postprocess"}

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
@@ -151,7 +151,7 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
             Row(tool, missing=_missing(tool)) for tool in TOOLS if not tool.targets or target in tool.targets
         ]
         take_turns(subject, rows, rounds=rounds, seconds=seconds)
-    return {**command.label(path), "threads": subject.threads, "rows": [row.to_dict() for row in rows]}
+    return {**module_cli.label(path), "threads": subject.threads, "rows": [row.to_dict() for row in rows]}
 
 
 def take_turns(subject: Subject, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
@@ -368,20 +368,20 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("crosscheck", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
-    parser.add_argument("--rounds", type=command.positive, default=5, metavar="N", help="default: 5")
+    parser = module_cli.parser("crosscheck", __doc__)
+    module_cli.add_bundles(parser)
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of the engine")
+    parser.add_argument("--rounds", type=module_cli.positive, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--seconds", type=command.positive, default=3, metavar="SEC", help="of a turn (default: 3)"
+        "--seconds", type=module_cli.positive, default=3, metavar="SEC", help="of a turn (default: 3)"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
     results = [
         check(path, rounds=args.rounds, seconds=args.seconds, threads=args.threads)
-        for path in command.expand(args.bundles)
+        for path in module_cli.expand(args.bundles)
     ]
     rows = [row for result in results for row in result["rows"]]
     if not any(row["theirs_ms"] for row in rows):

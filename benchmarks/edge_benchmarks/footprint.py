@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_sdk.errors import InputError
 
 EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host", "train")
@@ -84,14 +84,14 @@ def _run(arguments: list[str], problem: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("footprint", __doc__)
+    parser = module_cli.parser("footprint", __doc__)
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="measure this one instead of building it")
     parser.add_argument("--python", default=sys.executable, metavar="EXE", help="interpreter to install for")
     parser.add_argument("--wheel-only", action="store_true", help="install nothing")
     parser.add_argument(
         "extras", nargs="*", default=list(EXTRAS), metavar="EXTRA", help=f"default: {' '.join(EXTRAS)}"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_sdk.errors import InputError
 from edge_sdk.target import available_targets
 
@@ -50,19 +50,19 @@ print(json.dumps(answer), flush=True)
 
 def measure(target: str, *, precision: str, calls: int) -> dict[str, Any]:
     """Kilobytes gained from a tenth of the calls to the last, and microseconds a call."""
-    answer, _ = command.ask_fresh_process(_CHILD, target, precision, str(calls))
+    answer, _ = module_cli.ask_fresh_process(_CHILD, target, precision, str(calls))
     return answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("growth", __doc__)
+    parser = module_cli.parser("growth", __doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all whose engine is installed")
     parser.add_argument("--precision", default="fp32", metavar="P", help="of the network (default: fp32)")
     parser.add_argument(
-        "--calls", type=command.positive, default=CALLS, metavar="N", help=f"default: {CALLS}"
+        "--calls", type=module_cli.positive, default=CALLS, metavar="N", help=f"default: {CALLS}"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:

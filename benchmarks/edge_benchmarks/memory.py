@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.report import Memory
 from edge_benchmarks.subject import Item, write_item
 
@@ -58,7 +58,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.npz"
         write_item(path, item)
-        answer, _ = command.ask_fresh_process(
+        answer, _ = module_cli.ask_fresh_process(
             _CHILD, str(bundle), str(path), str(threads), str(frames), device or ""
         )
     start, loaded, peak, pss = (answer[point] / 1e6 for point in ("start", "loaded", "peak", "pss"))

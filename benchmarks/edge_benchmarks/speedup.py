@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
@@ -201,7 +201,7 @@ def _reference(
         return bundle.manifest.spec, bundle.artifact, twin
     if not Path(reference).is_file():
         raise InputError(f"no reference {reference}", remedy="give --reference an .edge or .onnx file")
-    spec = next(iter(bundles.values())).manifest.spec if bundles else zoo.spec(command.DEFAULT_MODEL)
+    spec = next(iter(bundles.values())).manifest.spec if bundles else zoo.spec(module_cli.DEFAULT_MODEL)
     model = FloatModel(spec, Path(reference))
     artifact = find_target(REFERENCE[0]).compile(model, recipe=read_recipe(REFERENCE[1]), calibration=())
     return spec, artifact, None
@@ -213,22 +213,22 @@ def _kind(bundle: Bundle) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("speedup", __doc__)
-    command.add_bundles(parser)
+    parser = module_cli.parser("speedup", __doc__)
+    module_cli.add_bundles(parser)
     parser.add_argument(
         "--reference", type=Path, metavar="FILE", help="onnxruntime fp32 .edge, or float .onnx"
     )
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of every engine")
-    parser.add_argument("--rounds", type=command.positive, default=200, metavar="N", help="default: 200")
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of every engine")
+    parser.add_argument("--rounds", type=module_cli.positive, default=200, metavar="N", help="default: 200")
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="limits of the shares; 1 if one is broken"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
     baseline = None if args.baseline is None else read_baseline(args.baseline)
-    paths = command.expand(args.bundles)
+    paths = module_cli.expand(args.bundles)
     threads, clock = args.threads, now_ns
     if baseline is not None:
         threads, clock = threads or 1, time.process_time_ns
@@ -237,7 +237,7 @@ def _print(args: argparse.Namespace) -> int:
     )
     rows: list[dict[str, Any]] = [
         {
-            **command.label(p),
+            **module_cli.label(p),
             "median_ms": taken[p].median_ms,
             "relative_latency": taken[p].share,
             "low": taken[p].low,

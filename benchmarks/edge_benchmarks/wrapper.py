@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.raw import raw_call
+from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk.image import Image
 from edge_sdk.model import Model, load
 from edge_sdk.spec import ModelSpec
@@ -128,23 +128,25 @@ def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
     """Both measurements of one bundle."""
     with load(path, threads=threads) as model:
         pixels = model.task.preprocess(frame_set().images[0])[0].copy()
-        infer = measure_infer(model.session.infer, raw_call(model.info.target, model.session), pixels, count)
-        return {**command.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
+        infer = measure_infer(
+            model.session.infer, vendor_call(model.info.target, model.session), pixels, count
+        )
+        return {**module_cli.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("wrapper", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
+    parser = module_cli.parser("wrapper", __doc__)
+    module_cli.add_bundles(parser)
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of the engine")
     parser.add_argument(
-        "--count", type=command.positive, default=300, metavar="N", help="frames (default: 300)"
+        "--count", type=module_cli.positive, default=300, metavar="N", help="frames (default: 300)"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
-    rows = [measure(p, count=args.count, threads=args.threads) for p in command.expand(args.bundles)]
+    rows = [measure(p, count=args.count, threads=args.threads) for p in module_cli.expand(args.bundles)]
     if args.json:
         goals = {"wrapper_ms": GOAL_WRAPPER_MS, "infer_difference_us": GOAL_INFER_US}
         print(json.dumps({"goals": goals, "rows": rows}, indent=2))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks import command, environment
+from edge_benchmarks import environment, module_cli
 from edge_benchmarks.frames import FrameSet, frame_set
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image
@@ -54,23 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--frames", type=Path, metavar="DIR", help="your pictures instead of the drawn ones")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument("--rounds", type=command.positive, default=6, metavar="N", help="default: 6")
+    parser.add_argument("--rounds", type=module_cli.positive, default=6, metavar="N", help="default: 6")
     parser.add_argument(
         "--seconds", type=_seconds, default=2.5, metavar="SEC", help="of a turn (default: 2.5)"
     )
     parser.add_argument(
-        "--starts", type=command.positive, default=3, metavar="N", help="cold starts (default: 3)"
+        "--starts", type=module_cli.positive, default=3, metavar="N", help="cold starts (default: 3)"
     )
     parser.add_argument(
         "--rows",
-        type=command.positive,
+        type=module_cli.positive,
         default=1800,
         metavar="N",
         help="labelled faces (default: 1800 of 3589)",
     )
     parser.add_argument("--prepare", action="store_true", help="make the environments and measure nothing")
     parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
-    return command.run_main(lambda: _compare(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _compare(parser.parse_args(argv)))
 
 
 def _seconds(text: str) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_benchmarks import command, footprint, speedup, wrapper
-from edge_benchmarks.raw import raw_call
+from edge_benchmarks import footprint, module_cli, speedup, wrapper
+from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk import timing
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.target import Artifact
@@ -105,17 +105,17 @@ def test_infer_compares_turn_about(spec):
 
 def test_an_engine_without_a_raw_call_is_refused():
     with pytest.raises(InputError, match="'other'"):
-        raw_call("other", None)
+        vendor_call("other", None)
 
 
 def test_a_zoo_name_without_usable_bundles_is_refused(monkeypatch):
-    monkeypatch.setattr(command, "available_targets", lambda: ())
+    monkeypatch.setattr(module_cli, "available_targets", lambda: ())
     with pytest.raises(InputError, match="no shipped bundle"):
-        command.expand(["fer-yolo11n"])
+        module_cli.expand(["fer-yolo11n"])
 
 
 def test_paths_stay_as_they_are(tmp_path):
-    assert command.expand(["a.edge", tmp_path / "b.edge"]) == [
+    assert module_cli.expand(["a.edge", tmp_path / "b.edge"]) == [
         tmp_path.__class__("a.edge"),
         tmp_path / "b.edge",
     ]
@@ -123,20 +123,20 @@ def test_paths_stay_as_they_are(tmp_path):
 
 def test_a_fresh_process_answers_with_a_line_of_json():
     code = "import sys; print('chatter'); print('{\"a\": %s}' % sys.argv[1]); print('more')"
-    answer, nanoseconds = command.ask_fresh_process(code, "3")
+    answer, nanoseconds = module_cli.ask_fresh_process(code, "3")
     assert answer == {"a": 3}
     assert nanoseconds > 0
 
 
 def test_chatter_on_stderr_does_not_stop_it():
     code = "import sys; sys.stderr.write('x' * 300_000); print('{}')"
-    assert command.ask_fresh_process(code)[0] == {}
+    assert module_cli.ask_fresh_process(code)[0] == {}
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit('broken')", "print('words')", ""])
 def test_a_fresh_process_that_fails_is_an_error(code):
     with pytest.raises(LoadFailed):
-        command.ask_fresh_process(code)
+        module_cli.ask_fresh_process(code)
 
 
 @pytest.mark.parametrize("module", [wrapper, speedup])

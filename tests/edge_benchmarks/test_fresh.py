@@ -50,7 +50,7 @@ def test_a_process_that_fails_ends_the_run_and_keeps_the_others(make_model, monk
     def fail():
         raise LoadFailed("the engine is gone", remedy="look")
 
-    monkeypatch.setattr(cold.command, "ask_fresh_process", ask)
+    monkeypatch.setattr(cold.module_cli, "ask_fresh_process", ask)
     run = scenarios.run("some.edge", scenario=scenarios.described("cold", processes=5))
     # The first process fills the caches and does not count.
     assert run.count == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from edge_benchmarks import loops, page, report, scenarios, summary, text
+from edge_benchmarks import loops, render_html, render_text, report, scenarios, summary
 from edge_benchmarks.frames import frame_set
 from edge_benchmarks.subject import Item, NullModel, items_of, supply
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
@@ -358,8 +358,8 @@ def test_an_interrupt_during_the_warm_up_gives_a_run_without_samples(loads, monk
         assert (run.count, run.incomplete, run.verdict) == (0, loops.INTERRUPTED, "INVALID")
         run.save(tmp_path / "run.json")
         assert report.read(tmp_path / "run.json") == (run,)
-        assert "incomplete" in text.table([run])
-        assert "incomplete" in page.page([run])
+        assert "incomplete" in render_text.table([run])
+        assert "incomplete" in render_html.page([run])
     assert all(model.session.closed for model in loads)
 
 

@@ -12,7 +12,7 @@ from edge_sdk.tensors import Array
 Call = Callable[[Array], Any]
 
 
-def raw_call(target: str, session: Session) -> Call:
+def vendor_call(target: str, session: Session) -> Call:
     """A function from input pixels to the engine's own idea of outputs, on the session's own engine.
 
     The same engine, because two of them with equal settings differ by more than what is looked for: where their memory
