@@ -151,7 +151,8 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
 
 
 def _title(args: argparse.Namespace) -> str:
-    return f"Benchmark: {args.suite.stem if args.suite is not None else ', '.join(args.bundle) or module_cli.DEFAULT_MODEL}"
+    measured = ", ".join(args.bundle) or module_cli.DEFAULT_MODEL
+    return f"Benchmark: {args.suite.stem if args.suite is not None else measured}"
 
 
 def _compare(args: argparse.Namespace) -> int:

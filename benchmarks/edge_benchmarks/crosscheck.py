@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_benchmarks import module_cli
+from edge_benchmarks.child_process import run_main
 from edge_benchmarks.frames import frame_set
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
@@ -259,7 +259,7 @@ def _benchmark_app(subject: Subject, seconds: float, about_ms: float) -> tuple[f
         arguments += ["-nstreams", "1", "-nthreads", str(subject.threads), "-infer_precision", "CPU:f32"]
         arguments += ["-t", str(max(1, round(seconds))), "-report_type", "no_counters"]
         arguments += ["-report_folder", folder, "-json_stats"]
-        _run("openvino.tools.benchmark.main", "main()", arguments, seconds)
+        run_main("openvino.tools.benchmark.main", arguments, timeout_s=_limit_s(seconds))
         report = json.loads((Path(folder) / "benchmark_report.json").read_text())
     return float(report["execution_results"]["latency (ms)"]), None
 
@@ -275,27 +275,13 @@ def _litert(subject: Subject, seconds: float, about_ms: float) -> tuple[float, N
             str(max(20, int(seconds * 1000 / about_ms))),
         ]
         arguments += ["--result_json", str(file)]
-        _run("ai_edge_litert.tools.benchmark_litert_model", "main()", arguments, seconds)
+        run_main("ai_edge_litert.tools.benchmark_litert_model", arguments, timeout_s=_limit_s(seconds))
         return float(json.loads(file.read_text())["latency"]["median_ms"]), None
 
 
-def _run(module: str, call: str, arguments: Sequence[str], seconds: float) -> None:
-    """Run a tool's module in a fresh process of this environment.
-
-    Raises:
-        InferFailed: it failed, or took a minute longer than it should.
-    """
-    code = f"import sys; from {module} import main; sys.exit({call})"
-    remedy = f"run it by hand: python -m {module} {' '.join(arguments)}"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=2 * seconds + 60
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InferFailed(f"{module} took more than {error.timeout:.0f} s", remedy=remedy) from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise InferFailed(f"{module} failed: {said[-1]}", remedy=remedy)
+def _limit_s(seconds: float) -> float:
+    """Seconds after which a tool that was asked to run for ``seconds`` is killed: it loads and warms up as well."""
+    return 2 * seconds + 60
 
 
 LOADGEN = ("mlperf_loadgen", "pip install 'face-edge-sdk[loadgen]'")

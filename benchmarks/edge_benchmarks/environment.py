@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_sdk import device
 
@@ -143,6 +144,30 @@ def describe(
     )
 
 
+class CoreSeconds(NamedTuple):
+    """Seconds that all cores have spent since boot.
+
+    Attributes:
+        total: busy and idle.
+        busy: at work, the time that a hypervisor took included.
+    """
+
+    total: float
+    busy: float
+
+
+def core_seconds() -> CoreSeconds | None:
+    """The kernel's own count (``/proc/stat``); None where there is none."""
+    try:
+        ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        per_second = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = ticks
+    busy = user + nice + system + irq + softirq + steal
+    return CoreSeconds((busy + idle + iowait) / per_second, busy / per_second)
+
+
 class Background:
     """What other processes took of all cores' time between construction and :meth:`share`."""
 
@@ -161,13 +186,9 @@ class Background:
     @staticmethod
     def _sample() -> tuple[float, float, float] | None:
         """All cores' seconds so far: altogether, busy (the hypervisor's theft included), and ours."""
-        try:
-            ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-            per_second = os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, IndexError):
+        cores = core_seconds()
+        if cores is None:
             return None
-        user, nice, system, idle, iowait, irq, softirq, steal = ticks
-        busy = user + nice + system + irq + softirq + steal
         # Children that ended count as ours: a cold start is made of them.
         own = sum(
             usage.ru_utime + usage.ru_stime
@@ -176,7 +197,7 @@ class Background:
                 resource.getrusage(resource.RUSAGE_CHILDREN),
             )
         )
-        return (busy + idle + iowait) / per_second, busy / per_second, own
+        return cores.total, cores.busy, own
 
 
 def busiest(root: Path = device.ROOT) -> tuple[str, ...]:

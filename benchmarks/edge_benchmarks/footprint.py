@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_benchmarks import module_cli
+from edge_benchmarks import child_process, module_cli
 from edge_sdk.errors import InputError
 
 EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host", "train")
+TIMEOUT_S = 3600.0
+"""Of one step: an extra may download gigabytes."""
+
 NOT_OURS = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
 
 
@@ -74,12 +76,10 @@ def _not_ours(name: str) -> bool:
     return name.split("-")[0] in NOT_OURS
 
 
-def _run(arguments: list[str], problem: str) -> None:
-    try:
-        subprocess.run(arguments, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
-        raise InputError(f"{problem}: {lines[-1]}", remedy=f"try it: {' '.join(arguments)}") from error
+def _run(arguments: list[str], what: str) -> None:
+    problem = child_process.run_program(arguments, timeout_s=TIMEOUT_S)
+    if problem is not None:
+        raise InputError(f"{what}: it {problem}", remedy=f"try it: {' '.join(arguments)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

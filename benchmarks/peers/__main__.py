@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from edge_benchmarks import environment, module_cli
 from edge_benchmarks.frames import FrameSet, frame_set
-from edge_sdk.errors import InputError
+from edge_benchmarks.report import write_text
 from edge_sdk.image import Image
 from edge_sdk.schema import to_plain
 from edge_sdk.target import LoadOptions
@@ -101,8 +101,8 @@ def _compare(args: argparse.Namespace) -> int:
     rows, labels = _rows(faces, args.rows)
     report = _measure(args, peers, environments, failed, frames, rows, labels)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    _write(args.output / "peers.json", text)
-    _write(args.output / "peers.md", table.markdown(report))
+    write_text(args.output / "peers.json", text)
+    write_text(args.output / "peers.md", table.markdown(report))
     table.picture(report, args.output / "peers.png")
     print(text if args.json else table.markdown(report), end="")
     print(f"wrote {args.output}/peers.json, peers.md, peers.png", file=sys.stderr)
@@ -206,22 +206,6 @@ def _canvas(face: npt.NDArray[np.uint8]) -> Image:
     pixels, _ = DetectionTask(zoo.spec("fer-yolo11n")).preprocess(face[:, :, None].repeat(3, 2))
     canvas: Image = pixels[0].copy()
     return canvas
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose another --output"
-        ) from error
 
 
 if __name__ == "__main__":

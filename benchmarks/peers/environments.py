@@ -5,19 +5,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_benchmarks.child_process import run_program
 from edge_benchmarks.footprint import build_wheel, size
 from edge_benchmarks.frames import frame_set
 from edge_sdk.errors import InputError, MissingDependency
 from edge_sdk.image import Image, write_image
 from peers.catalogue import REPOSITORY, WORKERS, Catalogue, Environment, Peer
+from peers.processes import clean_environment
 
 SIDE = 320
 WEIGHTS = REPOSITORY / "training" / "weights" / "fer-yolo11n.safetensors"
@@ -184,18 +184,9 @@ def _sha256(path: Path) -> str:
 
 def _run(arguments: list[str], what: str, limit_s: float) -> None:
     """Run a command in silence, in an environment that knows nothing of ours."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    try:
-        subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=limit_s, env=clean)
-    except subprocess.TimeoutExpired as error:
-        raise MissingDependency(
-            f"{what} took more than {limit_s:.0f} s", remedy=f"try it: {' '.join(arguments)}"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or "").strip().splitlines() or ["it said nothing"]
-        raise MissingDependency(
-            f"{what} failed: {said[-1]}", remedy=f"try it: {' '.join(arguments)}"
-        ) from error
+    problem = run_program(arguments, timeout_s=limit_s, environment=clean_environment())
+    if problem is not None:
+        raise MissingDependency(f"{what} {problem}", remedy=f"try it: {' '.join(arguments)}")
 
 
 def require_repository() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_benchmarks.environment import core_seconds
 from edge_sdk.errors import InferFailed
 from edge_sdk.timing import now_ns
 from peers.catalogue import Peer
@@ -173,28 +174,18 @@ class _Others:
 
     def begin(self) -> None:
         """A turn starts."""
-        busy = _busy_s()
-        self._start = None if busy is None else (now_ns(), busy)
+        cores = core_seconds()
+        self._start = None if cores is None else (now_ns(), cores.busy)
 
     def end(self, own_ns: int) -> None:
         """It is over, and the peer itself took so much processor time."""
-        busy = _busy_s()
-        if self._start is None or busy is None:
+        cores = core_seconds()
+        if self._start is None or cores is None:
             return
         self._total += (now_ns() - self._start[0]) / 1e9 * (os.cpu_count() or 1)
-        self._rest += busy - self._start[1] - own_ns / 1e9
+        self._rest += cores.busy - self._start[1] - own_ns / 1e9
 
     @property
     def share(self) -> float | None:
         """0..1, or None where the machine does not say."""
         return min(1.0, max(0.0, self._rest / self._total)) if self._total else None
-
-
-def _busy_s() -> float | None:
-    """Seconds that all cores were busy so far, the hypervisor's theft included."""
-    try:
-        ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
-        return None
-    user, nice, system, _, _, irq, softirq, steal = ticks
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

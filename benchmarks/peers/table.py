@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_benchmarks.report import MAX_BACKGROUND
 from edge_benchmarks.stats import MIN_SAMPLES
 from peers.catalogue import Peer
 from peers.measure import Measured
-
-MAX_BACKGROUND = 0.10
-"""The method's own limit: above it a latency says more about the neighbours."""
 
 BASELINE = "ultralytics-onnxruntime"
 INT8 = "ultralytics-openvino-int8"

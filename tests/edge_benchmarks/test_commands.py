@@ -10,7 +10,7 @@ import pytest
 from edge_benchmarks import footprint, module_cli, speedup, wrapper
 from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk import timing
-from edge_sdk.errors import InputError, LoadFailed
+from edge_sdk.errors import InputError
 from edge_sdk.target import Artifact
 from edge_sdk.testing import FakeSession
 
@@ -119,24 +119,6 @@ def test_paths_stay_as_they_are(tmp_path):
         tmp_path.__class__("a.edge"),
         tmp_path / "b.edge",
     ]
-
-
-def test_a_fresh_process_answers_with_a_line_of_json():
-    code = "import sys; print('chatter'); print('{\"a\": %s}' % sys.argv[1]); print('more')"
-    answer, nanoseconds = module_cli.ask_fresh_process(code, "3")
-    assert answer == {"a": 3}
-    assert nanoseconds > 0
-
-
-def test_chatter_on_stderr_does_not_stop_it():
-    code = "import sys; sys.stderr.write('x' * 300_000); print('{}')"
-    assert module_cli.ask_fresh_process(code)[0] == {}
-
-
-@pytest.mark.parametrize("code", ["raise SystemExit('broken')", "print('words')", ""])
-def test_a_fresh_process_that_fails_is_an_error(code):
-    with pytest.raises(LoadFailed):
-        module_cli.ask_fresh_process(code)
 
 
 @pytest.mark.parametrize("module", [wrapper, speedup])

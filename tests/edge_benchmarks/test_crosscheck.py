@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,17 +11,7 @@ from edge_benchmarks import crosscheck
 from edge_benchmarks.crosscheck import Figure, Row, Subject, Tool
 from edge_sdk.errors import InferFailed
 
-LOADGEN = """
-import json, time
-from pathlib import Path
-from edge_benchmarks import crosscheck
-class Session:
-    def infer(self, pixels):
-        time.sleep(0.005)
-subject = crosscheck.Subject(Session(), [None], Path("."), 1)
-results = [tool.measure(subject, 0.3, 5.0) for tool in crosscheck.TOOLS[:2]]
-print(json.dumps([(ms, ours.median_ms) for ms, ours in results]))
-"""
+PROGRAM = Path(__file__).parent / "programs" / "loadgen_session.py"
 
 
 def tool(name, measure, of="median"):
@@ -72,7 +63,7 @@ def test_loadgens_log_is_read():
 def test_loadgen_runs_our_session():
     pytest.importorskip("mlperf_loadgen", reason="the loadgen extra is not installed")
     # A process of its own: LoadGen is native code with threads, and a test run must outlive it.
-    done = subprocess.run([sys.executable, "-c", LOADGEN], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     for theirs, ours in json.loads(done.stdout):
         assert theirs == pytest.approx(ours, rel=0.25)

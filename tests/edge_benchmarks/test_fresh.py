@@ -10,6 +10,7 @@ from edge_benchmarks.subject import items_of
 from edge_sdk import zoo
 from edge_sdk.errors import InputError, LoadFailed, SourceUnavailable
 from edge_sdk.target import available_targets
+from edge_sdk.timing import now_ns
 
 
 @pytest.fixture
@@ -43,14 +44,14 @@ def test_a_process_that_fails_ends_the_run_and_keeps_the_others(make_model, monk
     monkeypatch.setattr(scenarios, "load", lambda bundle, **_: make_model())
     answers = iter([{}, {}])
 
-    def ask(*_):
+    def ask(*_, **__):
         next(answers, None) is not None or fail()
-        return dict.fromkeys(cold.PHASES, 1000000) | {"faces": 1}, 9_000_000
+        return dict.fromkeys(cold.PHASES, 1000000) | {"faces": 1, "answered_at": now_ns() + 9_000_000}
 
     def fail():
         raise LoadFailed("the engine is gone", remedy="look")
 
-    monkeypatch.setattr(cold.module_cli, "ask_fresh_process", ask)
+    monkeypatch.setattr(cold.child_process, "json_of", ask)
     run = scenarios.run("some.edge", scenario=scenarios.described("cold", processes=5))
     # The first process fills the caches and does not count.
     assert run.count == 1

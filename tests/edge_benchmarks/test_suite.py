@@ -160,27 +160,14 @@ def test_a_fresh_process_that_fails_says_why():
         suite.measure_apart(cell)
 
 
-INTERRUPTIBLE = """
-import sys, toys
-from edge_benchmarks import loops, scenarios
-from edge_sdk import model
-engine = toys.FakeTarget()
-model.find_target = scenarios.find_target = lambda name: engine
-loop = loops.LOOPS["single-stream"]
-def announced(*given):
-    print("measuring", flush=True)
-    loop(*given)
-loops.LOOPS["single-stream"] = announced
-from edge_sdk.cli import main
-sys.exit(main(["bench", sys.argv[1], "--duration", "6", "-o", sys.argv[2], "--html", sys.argv[2] + ".html"]))
-"""
+PROGRAM = Path(__file__).parent / "programs" / "interruptible_bench.py"
 
 
 def test_ctrl_c_still_writes_what_was_measured(toy_bundle, tmp_path):
     out = tmp_path / "run.json"
     path = os.pathsep.join(str(ROOT / p) for p in (".", "quantize", "targets", "benchmarks", "tests"))
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, str(toy_bundle), str(out)],
+        [sys.executable, str(PROGRAM), str(toy_bundle), str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
