@@ -1,6 +1,6 @@
 """The one place where the benchmarks start a process and wait for its end.
 
-:func:`json_of` and :func:`run_main` start this Python; :func:`run_program` starts another program, such as the Python
+:func:`json_of` and :func:`call_main` start this Python; :func:`run_program` starts another program, such as the Python
 of another environment. All of them have a time limit. What talks with its child while it runs does not come here: a
 suite passes Ctrl-C on, a sweep's cell must end with its parent, and a peer answers request after request.
 """
@@ -43,7 +43,7 @@ def json_of(child: str, *arguments: str, timeout_s: float) -> dict[str, Any]:
     )
 
 
-def run_main(module: str, arguments: Sequence[str], *, timeout_s: float) -> None:
+def call_main(module: str, arguments: Sequence[str], *, timeout_s: float) -> None:
     """Run ``main()`` of an installed package's module to its end.
 
     Args:

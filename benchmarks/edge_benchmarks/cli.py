@@ -133,7 +133,7 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
         asked = suite.read_suite(args.suite)
         planned, missing = suite.cells(asked, args.suite.parent, options)
         return planned, missing, args.repeat if args.repeat != 1 else asked.repeat
-    scenario = scenarios.described(
+    scenario = scenarios.named_scenario(
         args.scenario,
         duration_s=args.duration,
         fps=args.fps,

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_benchmarks import child_process
-from edge_benchmarks.subject import Item, write_item
+from edge_benchmarks.system_under_test import Item, write_item
 from edge_sdk.errors import SourceUnavailable
 from edge_sdk.timing import now_ns
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_benchmarks import module_cli
-from edge_benchmarks.child_process import run_main
+from edge_benchmarks.child_process import call_main
 from edge_benchmarks.frames import frame_set
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
@@ -45,7 +45,7 @@ EXPECTED_LATENCY_NS = 15_000
 
 
 @dataclass(frozen=True)
-class Subject:
+class SessionUnderTest:
     """What is measured.
 
     Attributes:
@@ -69,7 +69,7 @@ class Figure:
     mean_ms: float
 
 
-Measure = Callable[[Subject, float, float], tuple[float, Figure | None]]
+Measure = Callable[[SessionUnderTest, float, float], tuple[float, Figure | None]]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,9 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
         for file, content in bundle.artifact.files.items():
             (Path(name) / file).write_bytes(content)
         inputs = [model.task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
-        subject = Subject(model.session, inputs, Path(name), thread_count(LoadOptions(threads=threads)))
+        subject = SessionUnderTest(
+            model.session, inputs, Path(name), thread_count(LoadOptions(threads=threads))
+        )
         rows = [
             Row(tool, missing=_missing(tool)) for tool in TOOLS if not tool.targets or target in tool.targets
         ]
@@ -154,7 +156,7 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
     return {**module_cli.label(path), "threads": subject.threads, "rows": [row.to_dict() for row in rows]}
 
 
-def take_turns(subject: Subject, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
+def take_turns(subject: SessionUnderTest, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
     """Ours and every tool that can run, once a round; another one begins each time."""
     closed_loop(subject, min(1.0, seconds))
     for turn in range(rounds):
@@ -182,7 +184,7 @@ def take_turns(subject: Subject, rows: Sequence[Row], *, rounds: int, seconds: f
                 row.ours_ms.append(beside.median_ms if row.tool.of == "median" else beside.mean_ms)
 
 
-def closed_loop(subject: Subject, seconds: float) -> Figure:
+def closed_loop(subject: SessionUnderTest, seconds: float) -> Figure:
     """Our inference stage: one after another for so long, after a few that do not count."""
     infer, inputs = subject.session.infer, subject.inputs
     for turn in range(WARM_UP):
@@ -200,7 +202,7 @@ def closed_loop(subject: Subject, seconds: float) -> Figure:
 def _loadgen(scenario: str, key: str) -> Measure:
     """A turn of LoadGen in a scenario, and the key of its detailed log that holds the result."""
 
-    def measure(subject: Subject, seconds: float, about_ms: float) -> tuple[float, Figure]:
+    def measure(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, Figure]:
         import mlperf_loadgen as loadgen
 
         infer, inputs = subject.session.infer, subject.inputs
@@ -253,18 +255,18 @@ def loadgen_results(log: str) -> dict[str, Any]:
     return found
 
 
-def _benchmark_app(subject: Subject, seconds: float, about_ms: float) -> tuple[float, None]:
+def _benchmark_app(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, None]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["-m", str(subject.files / "model.xml"), "-d", "CPU", "-api", "sync", "-hint", "none"]
         arguments += ["-nstreams", "1", "-nthreads", str(subject.threads), "-infer_precision", "CPU:f32"]
         arguments += ["-t", str(max(1, round(seconds))), "-report_type", "no_counters"]
         arguments += ["-report_folder", folder, "-json_stats"]
-        run_main("openvino.tools.benchmark.main", arguments, timeout_s=_limit_s(seconds))
+        call_main("openvino.tools.benchmark.main", arguments, timeout_s=_limit_s(seconds))
         report = json.loads((Path(folder) / "benchmark_report.json").read_text())
     return float(report["execution_results"]["latency (ms)"]), None
 
 
-def _litert(subject: Subject, seconds: float, about_ms: float) -> tuple[float, None]:
+def _litert(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, None]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         arguments = ["--model", str(subject.files / "model.tflite"), "--num_threads", str(subject.threads)]
@@ -275,7 +277,7 @@ def _litert(subject: Subject, seconds: float, about_ms: float) -> tuple[float, N
             str(max(20, int(seconds * 1000 / about_ms))),
         ]
         arguments += ["--result_json", str(file)]
-        run_main("ai_edge_litert.tools.benchmark_litert_model", arguments, timeout_s=_limit_s(seconds))
+        call_main("ai_edge_litert.tools.benchmark_litert_model", arguments, timeout_s=_limit_s(seconds))
         return float(json.loads(file.read_text())["latency"]["median_ms"]), None
 
 

@@ -34,7 +34,7 @@ class Source(Protocol):
 
     name: str
     scope: str
-    every_s: float
+    poll_period_s: float
     """How often it should be read; a counter needs only its start and its end."""
 
     def joules(self, seconds: float) -> float:
@@ -61,7 +61,7 @@ class Rapl:
 
     name = "RAPL"
     scope = "processor package, without memory, disk and power supply"
-    every_s = 10.0  # often enough to see the counter wrap around
+    poll_period_s = 10.0  # often enough to see the counter wrap around
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
@@ -108,7 +108,7 @@ class Ina3221(_Integrated):
     """
 
     name = "INA3221"
-    every_s = POLL_S
+    poll_period_s = POLL_S
 
     def __init__(self, rails: dict[str, tuple[Path, Path]]) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class PiPmic(_Integrated):
 
     name = "Pi 5 PMIC"
     scope = "rails behind the power management chip, without USB and what hangs on the 5 V input"
-    every_s = 0.5  # each reading starts a process
+    poll_period_s = 0.5  # each reading starts a process
 
     def __init__(self, command: str) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ TOP = 3
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """What changes while a benchmark runs.
 
     Attributes:
@@ -85,18 +85,18 @@ class Environment:
     engine_version: str | None
     device: str
     threads: int
-    before: Moment
-    after: Moment
+    before: Snapshot
+    after: Snapshot
 
 
-def moment(root: Path = device.ROOT) -> Moment:
+def snapshot(root: Path = device.ROOT) -> Snapshot:
     """Look at what changes."""
     clocks = device.clocks(root).value
     try:
         load: float | None = os.getloadavg()[0]
     except OSError:
         load = None
-    return Moment(
+    return Snapshot(
         load=load,
         clock_mhz=() if clocks is None else clocks.mhz,
         temperature_c=device.temperatures(root).value or {},
@@ -106,7 +106,7 @@ def moment(root: Path = device.ROOT) -> Moment:
 
 
 def describe(
-    *, modules: Sequence[str], device_used: str, threads: int, before: Moment, root: Path = device.ROOT
+    *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = device.ROOT
 ) -> Environment:
     """Look around, after a run.
 
@@ -140,7 +140,7 @@ def describe(
         device=device_used,
         threads=threads,
         before=before,
-        after=moment(root),
+        after=snapshot(root),
     )
 
 

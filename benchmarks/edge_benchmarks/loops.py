@@ -16,7 +16,7 @@ import numpy as np
 from edge_benchmarks import report, stats
 from edge_benchmarks.monitor import Monitor
 from edge_benchmarks.report import AT, END_TO_END, Scenario, ScenarioKind
-from edge_benchmarks.subject import Item, ModelSubject, NullModel, Subject, Supply
+from edge_benchmarks.system_under_test import Item, ItemStream, ModelUnderTest, NullModel, SystemUnderTest
 from edge_sdk.errors import EdgeError
 from edge_sdk.timing import now_ns
 
@@ -34,13 +34,13 @@ MAX_NAP_S = 0.05
 INTERRUPTED = "interrupted by the user"
 
 
-class Stop:
+class StopRequest:
     """A wish to end early: the first Ctrl-C is noted between frames, a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopRequest:
         """Listen."""
         self._ours = threading.current_thread() is threading.main_thread()
         if self._ours:
@@ -77,7 +77,7 @@ class Measurement:
         monitor: Monitor | None = None,
         clock: Clock = now_ns,
         progress: Progress = lambda done, total: None,
-        stop: Stop | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.columns = (AT, "item", "faces", *columns, END_TO_END)
         self.rows: list[tuple[int, ...]] = []
@@ -85,7 +85,7 @@ class Measurement:
         self.incomplete: str | None = None
         self.clock = clock
         self.due = self.dropped = 0
-        self._monitor, self._progress, self._stop = monitor, progress, stop or Stop()
+        self._monitor, self._progress, self._stop = monitor, progress, stop or StopRequest()
         self._duration_ns = int(min(duration_s, 1e9) * 1e9)
         self._shown = -1
         self.start = self.end = clock()
@@ -134,14 +134,19 @@ class Measurement:
         return named | {name: np.array(values, np.int64) for name, values in self.extra.items()}
 
 
-def columns_of(scenario: Scenario, subject: Subject) -> tuple[str, ...]:
+def columns_of(scenario: Scenario, subject: SystemUnderTest) -> tuple[str, ...]:
     """Stages of a row: what waits before the model's own."""
     before = {"paced": ("queue", "capture"), "multi-stream": (), "offline": ()}
     return (*before.get(scenario.kind, ("capture",)), *subject.stages)
 
 
 def warm_up(
-    subject: Subject, feed: Supply, *, cap_s: float, clock: Clock = now_ns, stop: Stop | None = None
+    subject: SystemUnderTest,
+    feed: ItemStream,
+    *,
+    cap_s: float,
+    clock: Clock = now_ns,
+    stop: StopRequest | None = None,
 ) -> report.WarmUp:
     """Run until three windows in a row agree on the median within 3 %, or the cap is reached.
 
@@ -173,7 +178,7 @@ def warm_up(
 
 
 def single_stream(
-    measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
 ) -> None:
     """Closed loop: the next frame is asked for when the last is done."""
     (subject,), clock, rows = subjects, measurement.clock, measurement.rows
@@ -188,7 +193,9 @@ def single_stream(
         rows.append((begin - start, item.number, faces, captured - begin, *times, done - begin))
 
 
-def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario) -> None:
+def paced(
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
+) -> None:
     """Open loop: frames are due at a camera's rate, and every latency counts from when its frame was due."""
     assert scenario.fps is not None
     assert scenario.duration_s is not None
@@ -218,13 +225,13 @@ def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, s
 
 
 def multi_stream(
-    measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
 ) -> None:
     """Frames of all cameras arrive at once, each goes to a model of its own; the next ones come when all are done."""
     clock, rows, start = measurement.clock, measurement.rows, measurement.start
     queries = measurement.extra.setdefault("query", [])
 
-    def decide(subject: Subject, item: Item) -> tuple[Any, int]:
+    def decide(subject: SystemUnderTest, item: Item) -> tuple[Any, int]:
         decided = subject(item)
         return decided, clock()
 
@@ -240,12 +247,14 @@ def multi_stream(
                 rows.append((begin - start, item.number, faces, *times, done - begin))
 
 
-def offline(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario) -> None:
+def offline(
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
+) -> None:
     """All frames are there from the start; every model takes the next one when it is done with its last."""
     clock, rows, start = measurement.clock, measurement.rows, measurement.start
     over, lock = threading.Event(), threading.Lock()
 
-    def work(subject: Subject) -> None:
+    def work(subject: SystemUnderTest) -> None:
         while not over.is_set():
             with lock:
                 item = next(feed)
@@ -266,7 +275,7 @@ def offline(measurement: Measurement, subjects: Sequence[Subject], feed: Supply,
             worker.result()
 
 
-Loop = Callable[[Measurement, Sequence[Subject], Supply, Scenario], None]
+Loop = Callable[[Measurement, Sequence[SystemUnderTest], ItemStream, Scenario], None]
 LOOPS: dict[ScenarioKind, Loop] = {
     "single-stream": single_stream,
     "sustained": single_stream,
@@ -281,7 +290,7 @@ def harness_cost(count: int = NULL_FRAMES) -> report.Harness:
     model = NullModel()
     picture = np.zeros((8, 8, 3), np.uint8)
     measurement = Measurement(("capture", "preprocess", "infer", "postprocess"), duration_s=1e9)
-    subject: Any = ModelSubject(model)  # type: ignore[arg-type]  # a null model is called as a model is
+    subject: Any = ModelUnderTest(model)  # type: ignore[arg-type]  # a null model is called as a model is
     wanted = Scenario("single-stream", 1e9)
     feed: Iterator[Item] = iter([Item(0, picture, None, 0)] * count)
     measurement.guard(lambda: single_stream(measurement, [subject], feed, wanted))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_benchmarks import child_process
 from edge_benchmarks.report import Memory
-from edge_benchmarks.subject import Item, write_item
+from edge_benchmarks.system_under_test import Item, write_item
 
 FRAMES = 50
 

@@ -18,8 +18,8 @@ from edge_sdk import device
 from edge_sdk.device import Reading
 from edge_sdk.timing import now_ns
 
-LOOK_S = 1.0
-MIN_LOOKS = 5
+SAMPLE_PERIOD_S = 1.0
+MIN_CLOCK_READINGS = 5
 """Readings of a clock from which its variation may be stated."""
 
 FOREVER = 1 << 62
@@ -47,7 +47,7 @@ class Monitor:
         self._idle_watts: float | None = None
         self._idle_span: tuple[float, float] | None = None
 
-    def rest(self, seconds: float) -> None:
+    def measure_idle(self, seconds: float) -> None:
         """Watch the idle machine; the baseline of the net energy. Without a source nothing happens."""
         source = self._source.value if self._source is not None else None
         if source is None and self._meter is None:
@@ -57,7 +57,7 @@ class Monitor:
             first = source.joules(begun) if source is not None else 0.0
             last = first
             while (left := seconds - (time.perf_counter() - begun)) > 0:
-                time.sleep(min(left, source.every_s if source is not None else left))
+                time.sleep(min(left, source.poll_period_s if source is not None else left))
                 if source is not None:
                     last = source.joules(time.perf_counter())
         except OSError as error:
@@ -79,17 +79,17 @@ class Monitor:
         self._joules: float | None = None
         self._first_joules: float | None = None
         self._row_joules: tuple[float, float] | None = None
-        self._next_look = self._next = self._start
+        self._next_sample = self._next = self._start
 
     def poll(self, now: int) -> None:
         """Look, if it is time to; call it between frames."""
         if now >= self._next:
-            self._look(now)
+            self._sample_machine(now)
 
-    def _look(self, now: int) -> None:
+    def _sample_machine(self, now: int) -> None:
         self._read_energy()
-        if now >= self._next_look:
-            self._next_look = now + int(LOOK_S * 1e9)
+        if now >= self._next_sample:
+            self._next_sample = now + int(SAMPLE_PERIOD_S * 1e9)
             clocks = device.clocks(self._root).value
             degrees = device.temperatures(self._root).value
             throttle = device.throttle(self._root).value
@@ -110,9 +110,9 @@ class Monitor:
                 )
             )
         source = self._source.value if self._source is not None and not self._lost else None
-        self._next = self._next_look
+        self._next = self._next_sample
         if source is not None:
-            self._next = min(self._next, now + int(source.every_s * 1e9))
+            self._next = min(self._next, now + int(source.poll_period_s * 1e9))
 
     def _read_energy(self) -> None:
         source = self._source.value if self._source is not None else None
@@ -147,14 +147,15 @@ class Monitor:
             Series(*(tuple(column) for column in zip(*self._rows, strict=True))) if self._rows else Series()
         )
         mhz = [v for v in series.clock_mhz if v is not None]
-        known = len(mhz) >= MIN_LOOKS
+        known = len(mhz) >= MIN_CLOCK_READINGS
         health = Health(
             throttled=throttled,
             throttle=_throttle_text(throttled, after, self._throttled_seen),
             clock_cv=round(float(np.std(mhz) / np.mean(mhz)), 5) if known else None,
             clock=f"{len(mhz)} readings of cpufreq"
             if known
-            else device.clocks(self._root).reason or f"too short: {len(mhz)} readings, {MIN_LOOKS} needed",
+            else device.clocks(self._root).reason
+            or f"too short: {len(mhz)} readings, {MIN_CLOCK_READINGS} needed",
             as_shipped=as_shipped,
             background_share=share,
             swapped_in=None if swap is None or self._swap_before is None else swap - self._swap_before,

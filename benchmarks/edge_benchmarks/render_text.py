@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edge_benchmarks.environment import Moment
+from edge_benchmarks.environment import Snapshot
 from edge_benchmarks.report import END_TO_END, MAX_CLOCK_CV, Failure, Run, Scenario, Stage
 
 COLUMNS = 100
@@ -262,7 +262,7 @@ def _accuracy(run: Run) -> str:
     return f"{figures}; {where}, {a.items} pictures, {a.sha256[:12]}"
 
 
-def _moment(moment: Moment) -> str:
+def _moment(moment: Snapshot) -> str:
     mhz = "unknown" if not moment.clock_mhz else "/".join(f"{v:.0f}" for v in sorted(set(moment.clock_mhz)))
     hottest = max(moment.temperature_c.values(), default=None)
     return (

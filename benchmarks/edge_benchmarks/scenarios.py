@@ -16,15 +16,15 @@ from edge_benchmarks.loops import (
     LOOPS,
     Measurement,
     Progress,
-    Stop,
+    StopRequest,
     columns_of,
     harness_cost,
     warm_up,
 )
 from edge_benchmarks.monitor import Monitor
 from edge_benchmarks.report import AT, END_TO_END, Run, Scenario, ScenarioKind
-from edge_benchmarks.subject import Item, ModelSubject, items_of, supply
 from edge_benchmarks.summary import age, describe_frames, drift, summaries, throughput
+from edge_benchmarks.system_under_test import Item, ModelUnderTest, item_stream, items_of
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.model import ModelInfo, load
 from edge_sdk.target import LoadOptions, find_target
@@ -108,23 +108,23 @@ def run(
         asked, threads=asked.threads if threads is None else threads, frames=asked.frames or frames
     )
     if isinstance(scenario, str):
-        scenario = described(scenario, duration_s=duration_s)
+        scenario = named_scenario(scenario, duration_s=duration_s)
     check(scenario, asked)
-    started, before = environment.now(), environment.moment()
+    started, before = environment.now(), environment.snapshot()
     pictures = frame_set(asked.frames, asked.size)
     source = energy.find() if asked.energy and asked.meter is None else None
     monitor = Monitor(source, meter=asked.meter)
-    monitor.rest(asked.idle_s)
+    monitor.measure_idle(asked.idle_s)
     measure = _cold if scenario.kind == "cold" else _loop
-    with Stop() as stop:
+    with StopRequest() as stop:
         done, first = measure(
-            bundle, scenario, asked, pictures, _Watch(started, before, monitor, progress, stop)
+            bundle, scenario, asked, pictures, _RunContext(started, before, monitor, progress, stop)
         )
     # What would disturb is measured apart; not after an interrupt, whose user wants the end.
     return done if done.incomplete is not None else _with_extras(done, first, asked, progress)
 
 
-def described(
+def named_scenario(
     kind: str,
     *,
     duration_s: float | None = None,
@@ -196,18 +196,18 @@ def check(scenario: Scenario, options: Options) -> None:
 
 
 @dataclass(frozen=True)
-class _Watch:
+class _RunContext:
     """What a run takes along."""
 
     started: str
-    before: environment.Moment
+    before: environment.Snapshot
     monitor: Monitor
     progress: Progress
-    stop: Stop
+    stop: StopRequest
 
 
 def _loop(
-    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _Watch
+    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
     """Every scenario that runs in this process; also the item that extras may look at."""
     assert scenario.duration_s is not None
@@ -220,8 +220,8 @@ def _loop(
         ]
         info = models[0].info
         items = items_of(pictures, info.task)
-        subjects = [ModelSubject(model) for model in models]
-        feed = supply(items)
+        subjects = [ModelUnderTest(model) for model in models]
+        feed = item_stream(items)
         measurement = Measurement(
             columns_of(scenario, subjects[0]),
             duration_s=scenario.duration_s,
@@ -256,7 +256,7 @@ def _loop(
 
 
 def _cold(
-    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _Watch
+    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
     """Fresh processes; the bundle is loaded here once, to know it, before any of them is timed."""
     assert scenario.processes is not None
@@ -302,7 +302,7 @@ def _assemble(
     items: Sequence[Item],
     measurement: Measurement,
     threads: int,
-    watch: _Watch,
+    watch: _RunContext,
 ) -> Run:
     """A run of what was measured, without what only some scenarios have."""
     health, series, drawn = watch.monitor.finish(len(measurement.rows), as_shipped=options.as_shipped)

@@ -44,7 +44,7 @@ DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Share:
+class RelativeLatency:
     """An engine's time as a share of the reference's.
 
     Attributes:
@@ -83,14 +83,14 @@ class Baseline:
     shares: Mapping[str, Limit]
 
 
-def shares(
+def relative_latencies(
     paths: Sequence[str | Path],
     *,
     reference: str | Path | None = None,
     threads: int | None = None,
     rounds: int = 200,
     clock: Callable[[], int] = now_ns,
-) -> tuple[float, dict[str | Path, Share]]:
+) -> tuple[float, dict[str | Path, RelativeLatency]]:
     """Latency of each bundle's engine as a share of onnxruntime fp32's, in the same rounds.
 
     Args:
@@ -136,7 +136,7 @@ def shares(
     for path in paths:
         low, high = np.percentile(np.median(taken[path][drawn], axis=1) / base_medians, (2.5, 97.5))
         middle = float(np.median(taken[path]))
-        found[path] = Share(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
+        found[path] = RelativeLatency(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
     return float(np.median(base)) / 1e6, found
 
 
@@ -155,7 +155,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
 
 
-def unlike(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+def mismatch(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
     """Why a baseline says nothing about this machine; None if it does."""
     if platform.machine() != baseline.machine:
         return f"it is for {baseline.machine}, this is {platform.machine()}"
@@ -167,7 +167,7 @@ def unlike(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | N
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
-def beyond(baseline: Baseline, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def exceeded(baseline: Baseline, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each bundle whose whole interval lies beyond its limit."""
     found = []
     for row in rows:
@@ -232,7 +232,7 @@ def _print(args: argparse.Namespace) -> int:
     threads, clock = args.threads, now_ns
     if baseline is not None:
         threads, clock = threads or 1, time.process_time_ns
-    reference_ms, taken = shares(
+    reference_ms, taken = relative_latencies(
         paths, reference=args.reference, threads=threads, rounds=args.rounds, clock=clock
     )
     rows: list[dict[str, Any]] = [
@@ -245,8 +245,8 @@ def _print(args: argparse.Namespace) -> int:
         }
         for p in paths
     ]
-    other = None if baseline is None else unlike(baseline)
-    broken = beyond(baseline, rows) if baseline is not None and other is None else []
+    other = None if baseline is None else mismatch(baseline)
+    broken = exceeded(baseline, rows) if baseline is not None and other is None else []
     if args.json:
         print(
             json.dumps(

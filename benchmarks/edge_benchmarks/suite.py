@@ -183,7 +183,7 @@ def run(
         try:
             if repeat > 1:
                 progress(what, number, len(rounds))
-                done = measure_apart(cell)
+                done = measure_in_fresh_process(cell)
             else:
                 done = scenarios.run(cell.bundle, scenario=cell.scenario, options=cell.options, progress=said)
         except KeyboardInterrupt:
@@ -209,7 +209,7 @@ def run(
     return runs, failed, code
 
 
-def measure_apart(cell: Cell) -> Run:
+def measure_in_fresh_process(cell: Cell) -> Run:
     """Measure in a fresh process; an interrupt is passed on, and what it measured comes back.
 
     Raises:
@@ -296,7 +296,7 @@ def _bundles(suite: Suite, model: str, folder: Path) -> tuple[list[str], list[Fa
 
 def _scenario(suite: Suite, kind: str) -> Scenario:
     """A scenario with those of the suite's parameters that it has."""
-    usual = scenarios.described(kind)
+    usual = scenarios.named_scenario(kind)
     given = {
         name: value
         for name in ("duration_s", "fps", "drop", "streams", "processes", "page_cache")

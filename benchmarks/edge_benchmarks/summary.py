@@ -9,7 +9,7 @@ import numpy as np
 from edge_benchmarks import report, stats
 from edge_benchmarks.frames import FrameSet
 from edge_benchmarks.report import AT, END_TO_END
-from edge_benchmarks.subject import Item
+from edge_benchmarks.system_under_test import Item
 
 
 def summaries(traces: Mapping[str, stats.Samples], seconds: float) -> dict[str, report.Stage]:

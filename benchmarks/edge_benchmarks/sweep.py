@@ -103,7 +103,7 @@ def read_plan(path: Path) -> Plan:
     for target in plan.suite.targets:
         engine_of(target)
     for kind in plan.suite.scenarios:
-        scenarios.described(kind)
+        scenarios.named_scenario(kind)
     for text in plan.suite.sizes:
         suite.size(text)
     for name in filter(None, (plan.build.evaluation, plan.build.calibration)):
@@ -366,7 +366,7 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
     """Build, gate and measure in this process; files into ``folder``; the record."""
     bundle, seconds = folder / "bundle.edge", {}
     try:
-        with machine(alone=False):
+        with machine_lock(exclusive=False):
             begun = time.monotonic()
             build(
                 job["onnx"],
@@ -380,9 +380,9 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
             seconds["build"] = round(time.monotonic() - begun, 1)
         asked = from_plain(suite.Suite, {**job["bench"], "models": [str(bundle)]}, "bench")
         cells, _ = suite.cells(replace(asked, targets=(), precisions=()), folder, Options())
-        with machine(alone=True):
+        with machine_lock(exclusive=True):
             begun = time.monotonic()
-            runs = [suite.measure_apart(cell) for cell in cells]
+            runs = [suite.measure_in_fresh_process(cell) for cell in cells]
             seconds["bench"] = round(time.monotonic() - begun, 1)
         report.save(runs, folder / "runs.json")
         verdicts = [run.verdict for run in runs]
@@ -394,19 +394,19 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def machine(*, alone: bool, folder: Path | None = None) -> Iterator[None]:
-    """Use this machine together with others, or alone; who waits to be alone keeps newcomers at the door.
+def machine_lock(*, exclusive: bool, folder: Path | None = None) -> Iterator[None]:
+    """Hold this machine's lock, shared or exclusively; who waits for it exclusively goes before later sharers.
 
     Args:
-        alone: wait until nobody else uses it, and keep everybody out.
+        exclusive: True waits until nobody else holds the lock, and keeps everybody out; False shares it.
         folder: of the locks; None takes the user's own in the system's temporary folder.
     """
     place = folder or Path(tempfile.gettempdir()) / f"edge-sdk-sweep-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     with (place / "door").open("w") as door, (place / "room").open("w") as room:
         fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        if not alone:
+        fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if not exclusive:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield  # closing the files lets go of both
 
@@ -425,7 +425,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     """End this process when the one who asked is gone: a cell that nobody waits for would disturb the others."""
     sys.stdin.buffer.read()
     os._exit(1)
@@ -434,7 +434,7 @@ def _leave_with_parent() -> None:
 def main() -> int:
     """Run the cell on the first line of standard input; its files go to the folder named as the only argument."""
     job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     folder = Path(sys.argv[1])
     record = json.dumps(_work(job, folder))
     report.write_text(folder / "record.json", record)

@@ -118,8 +118,8 @@ def _measure(
     rows: Any,
     labels: npt.NDArray[np.int64] | None,
 ) -> dict[str, Any]:
-    started, before = environment.now(), environment.moment()
-    measured = {peer.name: measure.Measured(failure=failed.get(peer.name)) for peer in peers}
+    started, before = environment.now(), environment.snapshot()
+    measured = {peer.name: measure.Measurements(failure=failed.get(peer.name)) for peer in peers}
     for peer in peers:
         if peer.network.startswith("@data/") and not _network(peer, args.data, environments).is_file():
             measured[peer.name].failure = f"no {peer.network.replace('@data', str(args.data))}"

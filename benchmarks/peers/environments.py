@@ -93,13 +93,13 @@ class Environments:
             "engines": list(asked.engines),
             "tools": list(asked.tools),
             "python": sys.version.split()[0],
-            "wheel": _sha256(self._built()) if ours else None,
+            "wheel": _sha256(self._built_wheel()) if ours else None,
         }
         marked = _marked(folder / MARKER)
         if marked == state:
             return
         if marked is not None and {**marked, "wheel": state["wheel"]} == state:
-            self._renew(folder, state)
+            self._reinstall_wheel(folder, state)
             return
         self._say(f"making environment {name}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,10 +108,16 @@ class Environments:
         # Written last: without it, the environment is not whole.
         (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
 
-    def _renew(self, folder: Path, state: Mapping[str, Any]) -> None:
+    def _reinstall_wheel(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Put this checkout's wheel into an environment that has everything else."""
         (folder / MARKER).unlink()
-        arguments = [*_pip(folder), "--no-compile", "--no-deps", "--force-reinstall", str(self._built())]
+        arguments = [
+            *_pip(folder),
+            "--no-compile",
+            "--no-deps",
+            "--force-reinstall",
+            str(self._built_wheel()),
+        ]
         _run(arguments, f"environment {folder.name}", INSTALL_S)
         sizes = {"requirements": size(_packages(folder)) / 1e6}
         (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
@@ -124,13 +130,15 @@ class Environments:
         sizes: dict[str, float] = {}
         before = 0.0
         for step, requirements in steps:
-            given = [r.replace("@wheel", str(self._built())) if "@wheel" in r else r for r in requirements]
+            given = [
+                r.replace("@wheel", str(self._built_wheel())) if "@wheel" in r else r for r in requirements
+            ]
             _run([*_pip(folder), "--no-compile", *given], f"environment {name}", INSTALL_S)
             after = size(_packages(folder)) / 1e6
             sizes[step], before = after - before, after
         return sizes
 
-    def _built(self) -> Path:
+    def _built_wheel(self) -> Path:
         """This checkout's wheel; equal sources give equal bytes."""
         if self._wheel is None:
             self._say("building the wheel")

@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Measured:
+class Measurements:
     """What one peer did.
 
     Attributes:
@@ -59,13 +59,13 @@ class Measured:
 
     @property
     def frames(self) -> int:
-        """Measured in all rounds."""
+        """Measurements in all rounds."""
         return sum(len(ns) for ns in self.end_to_end_ns)
 
 
 def cold(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     command: Command,
     frames: Path,
     *,
@@ -74,7 +74,7 @@ def cold(
 ) -> None:
     """Start every peer ``rounds`` times after one that does not count; a peer that fails is not started again."""
     for turn in range(-1, rounds):
-        for index, peer in enumerate(_turned(peers, turn)):
+        for index, peer in enumerate(_rotated(peers, turn)):
             progress("start", (turn + 1) * len(peers) + index, (rounds + 1) * len(peers))
             mine = measured[peer.name]
             if mine.failure is not None:
@@ -93,7 +93,7 @@ def cold(
 
 def latency(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     command: Command,
     frames: Path,
     *,
@@ -104,14 +104,14 @@ def latency(
 ) -> None:
     """Closed loops in turns, then the labelled faces of ``rows``; a peer that fails keeps what it has."""
     alive: dict[str, PeerProcess] = {}
-    others: dict[str, _Others] = {}
+    others: dict[str, _BackgroundLoad] = {}
     with ExitStack() as stack:
         for index, peer in enumerate(peers):
             progress("load", index, len(peers))
             if measured[peer.name].failure is None:
                 try:
                     alive[peer.name] = stack.enter_context(PeerProcess(command(peer, frames)))
-                    others[peer.name] = _Others()
+                    others[peer.name] = _BackgroundLoad()
                 except InferFailed as error:
                     measured[peer.name].failure = error.message
 
@@ -125,7 +125,7 @@ def latency(
 
         # The first round warms up: it is not counted.
         for turn in range(-1, rounds):
-            for index, peer in enumerate(_turned(peers, turn)):
+            for index, peer in enumerate(_rotated(peers, turn)):
                 progress("latency", (turn + 1) * len(peers) + index, (rounds + 1) * len(peers))
                 if peer.name not in alive:
                     continue
@@ -150,7 +150,7 @@ def latency(
             measured[name].background = seen.share
 
 
-def _note(mine: Measured, answer: Mapping[str, Any]) -> None:
+def _note(mine: Measurements, answer: Mapping[str, Any]) -> None:
     mine.end_to_end_ns.append(np.array(answer["end_to_end_ns"], np.int64))
     mine.faces += answer["faces"]
     if answer["engine_ns"] is None:
@@ -159,13 +159,13 @@ def _note(mine: Measured, answer: Mapping[str, Any]) -> None:
         mine.engine_ns.append(np.array(answer["engine_ns"], np.int64))
 
 
-def _turned(peers: Sequence[Peer], turn: int) -> list[Peer]:
+def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
     """The peers, another one first in every round."""
     first = turn % len(peers) if peers else 0
     return [*peers[first:], *peers[:first]]
 
 
-class _Others:
+class _BackgroundLoad:
     """What everybody else took of all cores' time during one peer's turns."""
 
     def __init__(self) -> None:

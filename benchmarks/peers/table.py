@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_benchmarks.report import MAX_BACKGROUND
 from edge_benchmarks.stats import MIN_SAMPLES
 from peers.catalogue import Peer
-from peers.measure import Measured
+from peers.measure import Measurements
 
 BASELINE = "ultralytics-onnxruntime"
 INT8 = "ultralytics-openvino-int8"
@@ -28,7 +28,7 @@ GOALS = (
 
 def summary(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     sizes: Mapping[str, float],
     labels: npt.NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def summary(
 
 
 def _row(
-    peer: Peer, mine: Measured, size: float | None, labels: npt.NDArray[np.int64] | None
+    peer: Peer, mine: Measurements, size: float | None, labels: npt.NDArray[np.int64] | None
 ) -> dict[str, Any]:
     e2e = np.concatenate(mine.end_to_end_ns) if mine.end_to_end_ns else np.empty(0, np.int64)
     row: dict[str, Any] = {

@@ -53,9 +53,9 @@ def test_a_tools_main_is_called_with_its_arguments_and_its_end_is_ours(tmp_path,
         "import sys\ndef main():\n    sys.exit(sys.argv[1:] != ['a', 'b'])\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    child_process.run_main("toy_tool", ["a", "b"], timeout_s=60)
+    child_process.call_main("toy_tool", ["a", "b"], timeout_s=60)
     with pytest.raises(InferFailed, match="toy_tool ended with code 1"):
-        child_process.run_main("toy_tool", ["c"], timeout_s=60)
+        child_process.call_main("toy_tool", ["c"], timeout_s=60)
 
 
 def test_a_program_says_how_it_failed():

@@ -44,7 +44,7 @@ def order(monkeypatch):
 
 def test_a_reference_among_the_bundles_is_one(make_bundle, order):
     a, b = make_bundle("a"), make_bundle("b", "openvino", "int8")
-    _, shares = speedup.shares([str(b), a], rounds=5)
+    _, shares = speedup.relative_latencies([str(b), a], rounds=5)
     assert list(shares) == [str(b), a]
     assert (shares[a].share, shares[a].low, shares[a].high) == (1, 1, 1)
     assert 0 < shares[str(b)].low <= shares[str(b)].share <= shares[str(b)].high
@@ -53,7 +53,7 @@ def test_a_reference_among_the_bundles_is_one(make_bundle, order):
 
 def test_bundles_take_turns_and_the_first_changes(make_bundle, order):
     paths = [make_bundle("a"), make_bundle("b", "tflite")]
-    speedup.shares(paths, rounds=4)
+    speedup.relative_latencies(paths, rounds=4)
     assert order[:8] == ["a", "b", "b", "a", "a", "b", "b", "a"]
     assert len(order) == 2 * (4 + timing.WARM_UP)
 
@@ -62,24 +62,24 @@ def test_a_float_onnx_file_can_be_the_reference(make_bundle, order, tmp_path):
     onnx = tmp_path / "float.onnx"
     onnx.write_bytes(b"graph")
     path = make_bundle("b", "openvino")
-    assert list(speedup.shares([path], reference=onnx, rounds=2)[1]) == [path]
+    assert list(speedup.relative_latencies([path], reference=onnx, rounds=2)[1]) == [path]
     assert set(order) == {"b", "compiled"}
 
 
 def test_a_reference_that_is_also_listed_runs_once(make_bundle, order):
     a, b = make_bundle("a"), make_bundle("b", "openvino")
-    assert speedup.shares([a, b], reference=a, rounds=2)[1][a].share == 1
+    assert speedup.relative_latencies([a, b], reference=a, rounds=2)[1][a].share == 1
     assert order.count("a") == order.count("b")
 
 
 def test_another_precision_cannot_be_the_reference(make_bundle, order):
     with pytest.raises(InputError, match="onnxruntime int8"):
-        speedup.shares([], reference=make_bundle("a", "onnxruntime", "int8"))
+        speedup.relative_latencies([], reference=make_bundle("a", "onnxruntime", "int8"))
 
 
 def test_a_missing_reference_is_named(make_bundle, order, tmp_path):
     with pytest.raises(InputError, match=r"none\.onnx"):
-        speedup.shares([make_bundle("b", "tflite")], reference=tmp_path / "none.onnx")
+        speedup.relative_latencies([make_bundle("b", "tflite")], reference=tmp_path / "none.onnx")
 
 
 def test_wrapper_plants_a_face_where_the_network_sees_none(make_model):
@@ -168,8 +168,8 @@ def test_another_kind_of_processor_is_not_held_against_a_baseline(make_bundle, o
 def test_a_share_is_beyond_only_with_its_whole_interval(tmp_path):
     limits = speedup.read_baseline(baseline(tmp_path, 1.0))
     row = {"name": "fer-yolo11n", "target": "openvino", "precision": "int8", "relative_latency": 1.3}
-    assert speedup.beyond(limits, [{**row, "low": 0.9, "high": 1.7}]) == []
-    assert len(speedup.beyond(limits, [{**row, "low": 1.1, "high": 1.5}])) == 1
+    assert speedup.exceeded(limits, [{**row, "low": 0.9, "high": 1.7}]) == []
+    assert len(speedup.exceeded(limits, [{**row, "low": 1.1, "high": 1.5}])) == 1
 
 
 def test_the_repositorys_baselines_can_be_read_and_others_are_refused(tmp_path):

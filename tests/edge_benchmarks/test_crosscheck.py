@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_benchmarks import crosscheck
-from edge_benchmarks.crosscheck import Figure, Row, Subject, Tool
+from edge_benchmarks.crosscheck import Figure, Row, SessionUnderTest, Tool
 from edge_sdk.errors import InferFailed
 
 PROGRAM = Path(__file__).parent / "programs" / "loadgen_session.py"
@@ -25,7 +25,7 @@ def test_figures_of_the_same_inferences_go_before_those_of_the_turn(tmp_path, mo
         Row(tool("outside", lambda s, t, a: (2.2, None))),
         Row(tool("mean", lambda s, t, a: (3.0, None), of="mean")),
     ]
-    crosscheck.take_turns(Subject(None, [], tmp_path, 1), rows, rounds=3, seconds=1)
+    crosscheck.take_turns(SessionUnderTest(None, [], tmp_path, 1), rows, rounds=3, seconds=1)
     assert [row.ours_ms[0] for row in rows] == [5.0, 2.0, 3.0]
     assert [row.agrees for row in rows] == [True, False, True]
     assert len(rows[0].ratios) == 3
@@ -38,7 +38,7 @@ def test_a_tool_that_fails_is_a_row_that_says_so(tmp_path, monkeypatch):
         raise InferFailed("it fell", remedy="lift it")
 
     row = Row(tool("broken", broken))
-    crosscheck.take_turns(Subject(None, [], tmp_path, 1), [row], rounds=2, seconds=1)
+    crosscheck.take_turns(SessionUnderTest(None, [], tmp_path, 1), [row], rounds=2, seconds=1)
     assert row.agrees is None
     assert "it fell" in row.missing
 

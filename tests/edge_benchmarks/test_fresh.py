@@ -6,7 +6,7 @@ import toys
 from edge_benchmarks import accuracy, cold, memory, scenarios
 from edge_benchmarks.frames import frame_set
 from edge_benchmarks.scenarios import Options
-from edge_benchmarks.subject import items_of
+from edge_benchmarks.system_under_test import items_of
 from edge_sdk import zoo
 from edge_sdk.errors import InputError, LoadFailed, SourceUnavailable
 from edge_sdk.target import available_targets
@@ -23,7 +23,7 @@ def shipped():
 
 
 def test_a_cold_start_is_the_sum_of_its_phases_and_pythons_own(shipped):
-    run = scenarios.run(shipped, scenario=scenarios.described("cold", processes=1))
+    run = scenarios.run(shipped, scenario=scenarios.named_scenario("cold", processes=1))
     assert run.count == 1
     assert tuple(run.stages) == (*cold.PHASES, "end_to_end")
     phases = sum(run.stages[phase].mean_ms for phase in cold.PHASES)
@@ -52,7 +52,7 @@ def test_a_process_that_fails_ends_the_run_and_keeps_the_others(make_model, monk
         raise LoadFailed("the engine is gone", remedy="look")
 
     monkeypatch.setattr(cold.child_process, "json_of", ask)
-    run = scenarios.run("some.edge", scenario=scenarios.described("cold", processes=5))
+    run = scenarios.run("some.edge", scenario=scenarios.named_scenario("cold", processes=5))
     # The first process fills the caches and does not count.
     assert run.count == 1
     assert run.incomplete == "LoadFailed: the engine is gone"

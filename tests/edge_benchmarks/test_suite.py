@@ -88,7 +88,7 @@ def test_the_repositorys_suites_can_be_read():
 
 def test_a_cell_goes_to_another_process_and_stays_the_same():
     options = Options(frames=Path("a"), size=(640, 480), data=Path("b"), threads=2)
-    cell = suite.Cell("x.edge", scenarios.described("paced", fps=7.5), options)
+    cell = suite.Cell("x.edge", scenarios.named_scenario("paced", fps=7.5), options)
     assert suite._cell(suite._plain(cell)) == cell
 
 
@@ -111,7 +111,7 @@ def measure(monkeypatch, make_run):
 
 
 def cells(*names):
-    return [suite.Cell(name, scenarios.described("single-stream"), Options()) for name in names]
+    return [suite.Cell(name, scenarios.named_scenario("single-stream"), Options()) for name in names]
 
 
 def test_an_engine_that_fails_costs_its_own_cell_only(measure):
@@ -157,7 +157,7 @@ def test_a_single_bundles_error_is_the_commands(measure):
 def test_a_fresh_process_that_fails_says_why():
     (cell,) = cells("missing.edge")
     with pytest.raises(Exception, match=r"missing\.edge"):
-        suite.measure_apart(cell)
+        suite.measure_in_fresh_process(cell)
 
 
 PROGRAM = Path(__file__).parent / "programs" / "interruptible_bench.py"

@@ -62,7 +62,7 @@ def test_a_process_that_says_nothing_is_no_peer():
 
 def test_one_peer_that_fails_costs_the_others_nothing(tmp_path):
     peers = [peer("good"), peer("bad")]
-    measured = {p.name: measure.Measured() for p in peers}
+    measured = {p.name: measure.Measurements() for p in peers}
 
     def command(p, frames):
         return [sys.executable, *([ECHO] if p.name == "good" else ["-c", "raise SystemExit('no engine')"])]
@@ -77,7 +77,7 @@ def test_one_peer_that_fails_costs_the_others_nothing(tmp_path):
 
 
 def row(name, p50_ms, engine_ms, first_s, peak_mb, *, ours=False):
-    mine = measure.Measured(
+    mine = measure.Measurements(
         cold_ns=[int(first_s * 1e9)],
         peak=[int(peak_mb * 1e6)],
         end_to_end_ns=[np.full(700, int(p50_ms * 1e6))] * 3,
@@ -121,7 +121,7 @@ def test_a_face_that_was_not_found_is_a_wrong_answer():
 
 
 def test_few_samples_make_no_p99():
-    mine = measure.Measured(end_to_end_ns=[np.arange(100) + 1])
+    mine = measure.Measurements(end_to_end_ns=[np.arange(100) + 1])
     figures = table.summary([peer("a")], {"a": mine}, {}, None)[0]
     assert figures["end_to_end_ms"]["p99"] is None
     assert figures["end_to_end_ms"]["p50"] == pytest.approx(50 / 1e6)

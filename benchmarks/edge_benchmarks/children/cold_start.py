@@ -2,8 +2,8 @@
 
     python -m edge_benchmarks.children.cold_start BUNDLE ITEM.npz THREADS ENGINE_CACHE DEVICE
 
-Arguments: the ``.edge`` file or zoo name; the item as :func:`edge_benchmarks.subject.write_item` writes it; the number
-of threads (0: automatic); the folder of the engine cache, or ``off``; the device (empty: the usual one).
+Arguments: the ``.edge`` file or zoo name; the item as ``write_item`` of ``edge_benchmarks.system_under_test`` writes it; the
+number of threads (0: automatic); the folder of the engine cache, or ``off``; the device (empty: the usual one).
 
 Prints one line of JSON: nanoseconds of ``import``, ``verify``, ``load``, ``golden`` and ``first`` (see
 :mod:`edge_benchmarks.cold`); ``faces``, the number that the first frame's answer holds; and ``answered_at``, the reading

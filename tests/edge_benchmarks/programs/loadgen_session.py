@@ -12,6 +12,6 @@ class Session:
         time.sleep(0.005)
 
 
-subject = crosscheck.Subject(Session(), [None], Path("."), 1)
+subject = crosscheck.SessionUnderTest(Session(), [None], Path("."), 1)
 results = [tool.measure(subject, 0.3, 5.0) for tool in crosscheck.TOOLS[:2]]
 print(json.dumps([(ms, ours.median_ms) for ms, ours in results]))

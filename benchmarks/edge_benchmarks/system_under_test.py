@@ -39,7 +39,7 @@ class Item(NamedTuple):
     drawn: int | None
 
 
-class Subject(Protocol):
+class SystemUnderTest(Protocol):
     """Makes decisions, one at a time."""
 
     stages: tuple[str, ...]
@@ -54,11 +54,11 @@ class Subject(Protocol):
         ...
 
 
-Supply = Iterator[Item]
+ItemStream = Iterator[Item]
 """Gives the next item; from memory at once, from a camera when there is one. The wait is the stage ``capture``."""
 
 
-class ModelSubject:
+class ModelUnderTest:
     """A model of any task.
 
     Args:
@@ -71,11 +71,11 @@ class ModelSubject:
         self.model = model
 
     def __call__(self, item: Item) -> Any:
-        """See :class:`Subject`."""
+        """See :class:`SystemUnderTest`."""
         return self.model(item.image, boxes=item.boxes)
 
     def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
-        """See :class:`Subject`."""
+        """See :class:`SystemUnderTest`."""
         times = decided.times
         return len(decided), (times.preprocess_ns, times.infer_ns, times.postprocess_ns)
 
@@ -128,7 +128,7 @@ def items_of(pictures: FrameSet, task: str) -> list[Item]:
     ]
 
 
-def supply(items: Sequence[Item]) -> Supply:
+def item_stream(items: Sequence[Item]) -> ItemStream:
     """The items from memory, in the shuffled order that is the same everywhere, without end."""
     return cycle([items[i] for i in shuffled(len(items))])
 
