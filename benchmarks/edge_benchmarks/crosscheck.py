@@ -1,14 +1,15 @@
 """Our inference stage beside figures of tools that others wrote, on the same artifact, with the same threads, in turns.
 
 loadgen         MLPerf LoadGen (pip install 'face-edge-sdk[loadgen]') with our session as the system under test:
-                SingleStream (its 50th percentile) and Offline (its samples per second, as milliseconds a sample).
+                SingleStream (its 50th percentile) and Offline (its samples per second, as milliseconds per sample).
 benchmark_app   OpenVINO's own, from the openvino wheel, on the bundle's IR: synchronous, one stream, float32 hint.
 litert          LiteRT's own benchmark, from the ai-edge-litert wheel, on the bundle's .tflite, through CompiledModel.
 
-LoadGen calls our session, so both clocks see the same inferences. The other tools load the artifact themselves: a round
-is a turn of ours and one of each, the order changing, and the figures of one round are compared. What is printed is the
-median of the rounds' ratios with their range; within 5 % of 1 they agree. onnxruntime_perf_test comes
-with no wheel on PyPI and no package of Debian: who has built it from source runs it on the artifact by hand.
+LoadGen calls our session, so both clocks see the same inferences. The other tools load the artifact themselves: in each
+round our session and every tool run once, in an order that changes, and figures of the same round are compared. The
+median of the rounds' ratios is printed with its range; a median within 5 % of 1 counts as agreement.
+onnxruntime_perf_test comes with no wheel on PyPI and no package of Debian: run it on the artifact by hand if you have
+built it from source.
 
 Exit code 1 if a tool that ran does not agree.
 """
@@ -46,13 +47,13 @@ EXPECTED_LATENCY_NS = 15_000
 
 @dataclass(frozen=True)
 class SessionUnderTest:
-    """What is measured.
+    """Our session, and what the tools need to run the same network.
 
     Attributes:
-        session: ours, loaded.
-        inputs: its input tensors, cycled.
+        session: our loaded session.
+        inputs: input tensors that it is given in turn.
         files: folder with the bundle's artifact, for tools that read files.
-        threads: of the engine.
+        threads: number of threads of the engine.
     """
 
     session: Session
@@ -63,7 +64,7 @@ class SessionUnderTest:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a turn gave, milliseconds an inference."""
+    """Milliseconds per inference of one turn."""
 
     median_ms: float
     mean_ms: float
@@ -80,10 +81,11 @@ class Tool:
         name: for the table.
         targets: whose artifacts it runs; empty for all, because it calls our session.
         requires: module that must be importable, and the command that installs it.
-        measure: one turn of about so many seconds of inferences that take about so many milliseconds; gives its
-            milliseconds an inference, and ours of the same inferences if it called our session.
-        of: figure of ours that it is held against: ``median`` or ``mean``.
-        difference: what it counts otherwise than we do.
+        measure: runs one turn, given what to measure, about how many seconds to take, and about how many milliseconds
+            an inference takes; returns the tool's milliseconds per inference and, if it called our session, our own
+            figure for the same inferences.
+        of: which of our figures it is compared with: ``median`` or ``mean``.
+        difference: what it counts differently from us.
     """
 
     name: str
@@ -96,7 +98,7 @@ class Tool:
 
 @dataclass
 class Row:
-    """A tool beside our own stage, over all rounds."""
+    """One tool's figures and ours, round by round."""
 
     tool: Tool
     theirs_ms: list[float] = field(default_factory=list)
@@ -129,13 +131,13 @@ class Row:
 
 
 def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> dict[str, Any]:
-    """All tools that know the bundle's engine beside our session.
+    """Compare our session with every tool that runs the bundle's engine.
 
     Args:
-        path: of the bundle.
-        rounds: turns of each.
-        seconds: of a turn.
-        threads: of the engine, everywhere; None as :func:`edge_sdk.load` would.
+        path: the bundle file.
+        rounds: number of turns of each tool.
+        seconds: length of a turn.
+        threads: number of threads of the engine, for all tools; None takes what :func:`edge_sdk.load` takes.
 
     Raises:
         EdgeError: what loading raises; a tool that fails is a row that says so.
@@ -157,7 +159,7 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
 
 
 def take_turns(subject: SessionUnderTest, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
-    """Ours and every tool that can run, once a round; another one begins each time."""
+    """Run our session and every tool that can run once per round; each round begins with another one."""
     closed_loop(subject, min(1.0, seconds))
     for turn in range(rounds):
         running = [row for row in rows if row.missing is None]
@@ -185,7 +187,7 @@ def take_turns(subject: SessionUnderTest, rows: Sequence[Row], *, rounds: int, s
 
 
 def closed_loop(subject: SessionUnderTest, seconds: float) -> Figure:
-    """Our inference stage: one after another for so long, after a few that do not count."""
+    """Time our session's inferences one after another for ``seconds``, after a few that are not counted."""
     infer, inputs = subject.session.infer, subject.inputs
     for turn in range(WARM_UP):
         infer(inputs[turn % len(inputs)])

@@ -16,18 +16,18 @@ from typing import NamedTuple
 from edge_sdk import device
 
 TOP = 3
-"""Busiest other processes that are named."""
+"""How many of the busiest other processes are named."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What changes while a benchmark runs.
+    """State of the machine at one moment.
 
     Attributes:
-        load: processes that wanted a core in the last minute.
+        load: mean number of processes that wanted a core in the last minute.
         clock_mhz: of each core; empty where there is no cpufreq.
         temperature_c: by sensor; empty where there is none.
-        available_mb: memory that could still be had.
+        available_mb: memory that could still be had without swapping, megabytes (10**6 bytes).
         busiest: other processes, ``"name 12 %"`` of one core since they started, busiest first.
     """
 
@@ -46,9 +46,9 @@ class Environment:
         machine: architecture.
         board: as its maker calls it.
         cpu: name of the processor.
-        cores: this process may use.
+        cores: number of cores that this process may use.
         affinity: their numbers.
-        memory_mb: of the machine.
+        memory_mb: memory of the machine, megabytes (10**6 bytes).
         os: name and version of the system.
         kernel: release.
         governor: of the processor's clock, all that are set, joined by ``,``.
@@ -62,8 +62,8 @@ class Environment:
         engine_version: of it.
         device: that ran the engine, such as ``"CPU"``.
         threads: of the engine.
-        before: the measurement.
-        after: it.
+        before: state of the machine before the measurement.
+        after: state of the machine after it.
     """
 
     machine: str
@@ -90,7 +90,7 @@ class Environment:
 
 
 def snapshot(root: Path = device.ROOT) -> Snapshot:
-    """Look at what changes."""
+    """Read the state of the machine now."""
     clocks = device.clocks(root).value
     try:
         load: float | None = os.getloadavg()[0]
@@ -108,14 +108,14 @@ def snapshot(root: Path = device.ROOT) -> Snapshot:
 def describe(
     *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = device.ROOT
 ) -> Environment:
-    """Look around, after a run.
+    """Describe hardware and software after a run.
 
     Args:
-        modules: import names of the engine, any one of which is loaded.
-        device_used: that runs the engine.
-        threads: of the engine.
-        before: the measurement.
-        root: of the file system.
+        modules: import names that the engine may have; the one that is loaded is described.
+        device_used: device that the engine ran on.
+        threads: number of threads of the engine.
+        before: state of the machine before the measurement.
+        root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
     engine = next((m.replace("_", "-") for m in modules if m in sys.modules), None)
     board, clocks = device.board(root).value, device.clocks(root).value
@@ -169,7 +169,7 @@ def core_seconds() -> CoreSeconds | None:
 
 
 class Background:
-    """What other processes took of all cores' time between construction and :meth:`share`."""
+    """Measures the share of all cores' time that other processes took since construction."""
 
     def __init__(self) -> None:
         self._start = self._sample()

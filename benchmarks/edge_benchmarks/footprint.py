@@ -1,4 +1,4 @@
-"""Bytes that an installation takes: the wheel, and each extra in a fresh virtual environment.
+"""Size of an installation: the wheel, and each extra in a fresh virtual environment.
 
 The wheel is built with ``python -m build`` from the repository's root, or taken with ``--wheel``. For each extra, pip
 installs the wheel with it into an empty environment; what counts is the size of all files in site-packages, without

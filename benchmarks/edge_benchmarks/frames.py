@@ -1,7 +1,7 @@
 """The pictures a benchmark runs on: drawn here, the same bytes on every machine, or the user's own folder.
 
-Zeros or noise would be wrong: suppression costs what the picture makes it cost. Drawn, not photographed, so that every
-wheel can carry them and they carry nobody's face; how many faces the network really saw on them is part of every report.
+Zeros or noise would be wrong, because the cost of suppression depends on the picture. They are drawn, not photographed,
+so that the wheel contains nobody's face; how many faces the network reported on them is part of every report.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _print(args: argparse.Namespace) -> int:
     print(
         f"growth of the resident set, kB, from call {args.calls // 10} to call {args.calls}, {args.precision}"
     )
-    print(f"{'':<16}{'same canvas':>14}{'new arrays':>14}{'us a call':>12}")
+    print(f"{'':<16}{'same canvas':>14}{'new arrays':>14}{'us per call':>12}")
     for row in rows:
         print(f"{row['target']:<16}{row['canvas_kb']:>14}{row['new_kb']:>14}{row['canvas_us']:>12.0f}")
     return 0

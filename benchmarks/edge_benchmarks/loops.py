@@ -1,4 +1,4 @@
-"""How decisions are asked for, and what is written down of each: the loops of ``docs/benchmark-method.md``."""
+"""The loops of ``docs/benchmark-method.md``: when each scenario asks for a decision, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ AGREEMENT = 0.03
 WINDOW_FRAMES = 100
 NULL_FRAMES = 300
 MAX_NAP_S = 0.05
-"""Longest sleep while nothing is due: how late a request to stop may be heard."""
+"""Longest sleep in seconds while no frame is due: a request to stop is noticed no later than this."""
 
 INTERRUPTED = "interrupted by the user"
 
 
 class StopRequest:
-    """A wish to end early: the first Ctrl-C is noted between frames, a second one interrupts at once."""
+    """Ctrl-C during a measurement: the first ends it after the current frame, a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -58,15 +58,15 @@ class StopRequest:
 
 
 class Measurement:
-    """The samples of one measurement, and when it is over.
+    """Collects the samples of one measurement and says when it is over.
 
     Args:
-        columns: names of the nanoseconds of a row.
-        duration_s: after which it is over.
-        monitor: looks at the machine between frames.
-        clock: in nanoseconds.
-        progress: called with milliseconds done and of how many, ten times a second at most.
-        stop: a wish to end early.
+        columns: names of the stages of a row, whose values are nanoseconds.
+        duration_s: seconds after which it is over.
+        monitor: reads the machine's state between frames.
+        clock: returns nanoseconds.
+        progress: called with the milliseconds done and their total, at most ten times per second.
+        stop: the user's request to end early.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Measurement:
         self.start = self.end = self.clock()
 
     def goes_on(self) -> bool:
-        """Whether another frame shall be measured; what must be seen to between frames is seen to here."""
+        """Whether another frame is measured; also reads the machine and reports progress, between two frames."""
         now = self.end = self.clock()
         if self._monitor is not None:
             self._monitor.poll(now)
@@ -112,7 +112,7 @@ class Measurement:
         return now - self.start < self._duration_ns or not self.rows
 
     def guard(self, loop: Callable[[], None]) -> None:
-        """Run a loop; whatever ends it early, what it measured stays."""
+        """Run a loop; if an error or Ctrl-C ends it early, its samples are kept and ``incomplete`` says why."""
         try:
             loop()
         except KeyboardInterrupt:
@@ -135,7 +135,7 @@ class Measurement:
 
 
 def columns_of(scenario: Scenario, subject: SystemUnderTest) -> tuple[str, ...]:
-    """Stages of a row: what waits before the model's own."""
+    """Names of the stages of a row: the waits of the scenario, then the stages of the system under test."""
     before = {"paced": ("queue", "capture"), "multi-stream": (), "offline": ()}
     return (*before.get(scenario.kind, ("capture",)), *subject.stages)
 
@@ -286,7 +286,7 @@ LOOPS: dict[ScenarioKind, Loop] = {
 
 
 def harness_cost(count: int = NULL_FRAMES) -> report.Harness:
-    """What the closed loop adds to a model: the same loop around one that only walks through memory."""
+    """What the closed loop itself adds to a latency: the same loop around a null model that only touches memory."""
     model = NullModel()
     picture = np.zeros((8, 8, 3), np.uint8)
     measurement = Measurement(("capture", "preprocess", "infer", "postprocess"), duration_s=1e9)

@@ -1,7 +1,7 @@
-"""Looks at clocks, temperatures, throttling, swap and power while a benchmark runs: between frames, never inside one.
+"""Reads clocks, temperatures, throttling, swap and power while a benchmark runs: between frames, never inside one.
 
-No thread and no second process does this: either would take from the model what it measures. A look takes some tenths of
-a millisecond about once a second, and stands outside of every latency.
+No thread and no second process does this: either would take processor time from the model that is measured. A reading
+takes some tenths of a millisecond about once per second, and lies outside of every latency.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from edge_sdk.timing import now_ns
 
 SAMPLE_PERIOD_S = 1.0
 MIN_CLOCK_READINGS = 5
-"""Readings of a clock from which its variation may be stated."""
+"""Number of clock readings from which the clock's variation is stated."""
 
 FOREVER = 1 << 62
 
 
 class Monitor:
-    """One measurement's watch.
+    """Watches the machine during one measurement.
 
     Args:
-        source: of energy, or why there is none.
-        meter: log of an external one, instead of a source; read when the measurement is over.
-        root: of the file system.
+        source: where energy is read, or why there is none; None if energy was not asked for.
+        meter: CSV log of an external meter, instead of a source; read when the measurement is over.
+        root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Monitor:
         self._idle_span: tuple[float, float] | None = None
 
     def measure_idle(self, seconds: float) -> None:
-        """Watch the idle machine; the baseline of the net energy. Without a source nothing happens."""
+        """Measure the idle machine's power for ``seconds``, for the net energy; without a source it returns at once."""
         source = self._source.value if self._source is not None else None
         if source is None and self._meter is None:
             return
@@ -68,7 +68,7 @@ class Monitor:
         self._idle_span = (begun_at, time.time())
 
     def start(self) -> None:
-        """The measurement begins."""
+        """Begin: everything is counted from here."""
         self._started_at, self._start = time.time(), now_ns()
         self._background = environment.Background()
         self._throttle_before = device.throttle(self._root)
@@ -82,7 +82,11 @@ class Monitor:
         self._next_sample = self._next = self._start
 
     def poll(self, now: int) -> None:
-        """Look, if it is time to; call it between frames."""
+        """Take a reading if one is due; call it between frames.
+
+        Args:
+            now: nanoseconds, of the clock that latencies are taken with.
+        """
         if now >= self._next:
             self._sample_machine(now)
 
@@ -128,11 +132,11 @@ class Monitor:
             self._first_joules = self._joules
 
     def finish(self, decisions: int, *, as_shipped: bool) -> tuple[Health, Series, Energy]:
-        """The measurement is over.
+        """End the measurement and summarise what was read.
 
         Args:
-            decisions: made in it.
-            as_shipped: the clock may move.
+            decisions: number of decisions made during the measurement.
+            as_shipped: whether the user accepts a moving clock.
         """
         end = now_ns()
         self._read_energy()

@@ -26,12 +26,12 @@ _COLOR_RULES = "".join(
 
 
 def page(runs: Sequence[Run], failures: Sequence[Failure] = (), *, title: str = "Benchmark report") -> str:
-    """The whole page.
+    """The report as the text of one HTML file.
 
     Args:
-        runs: in the order of the file.
-        failures: what could not be measured.
-        title: of the page.
+        runs: the runs, in the order in which they are shown.
+        failures: measurements that could not be made.
+        title: heading of the page.
     """
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -65,7 +65,7 @@ def _where(runs: Sequence[Run]) -> str:
 
 
 def _table(runs: Sequence[Run]) -> str:
-    head = ("", "threads", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "a second", "energy mJ", "verdict")
+    head = ("", "threads", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "per s", "energy mJ", "verdict")
     rows = []
     for number, run in enumerate(runs):
         stage = run.stages.get(END_TO_END)
@@ -155,7 +155,7 @@ def _stretch(q: float) -> float:
 
 
 def _headline(run: Run) -> str | None:
-    """The metric that stands for a run: of its task, the first that is there."""
+    """Name of the metric that is plotted for a run: the first of its task's that it has; None without one."""
     assert run.accuracy is not None
     for name in ("map50", "uar", "accuracy", "acer"):
         if name in run.accuracy.metrics:

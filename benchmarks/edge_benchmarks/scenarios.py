@@ -1,4 +1,4 @@
-"""Measuring a bundle in a scenario, and everything that is said beside its latencies."""
+"""Measures a bundle in a scenario: latencies, and what a report states beside them."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ DEFAULT_PROCESSES = 20
 
 @dataclass(frozen=True)
 class Options:
-    """What beside the scenario a run may be asked.
+    """Options of a run beside its scenario.
 
     Attributes:
         device: where the engine must run, such as ``"GPU"``; None takes the bundle's usual one.
-        threads: of each engine; None takes as many as :func:`edge_sdk.load`, shared among the streams.
+        threads: number of threads of each engine; None takes as many as :func:`edge_sdk.load`, divided by the streams.
         frames: folder of the user's own pictures; None takes the drawn ones.
         size: (width, height) to scale the pictures to.
         as_shipped: the governor is meant to be as it is, so that a moving clock does not count against the run.
-        energy: read what the machine draws.
+        energy: read the machine's own power monitor.
         meter: log of an external meter, read when the measurement is over.
-        idle_s: seconds of the idle machine before a run with energy.
-        memory: measure peak memory too, in a process of its own.
-        roofline: measure the engine's peak too, after the run.
+        idle_s: seconds for which the idle machine's power is measured before a run with energy.
+        memory: measure peak memory as well, in a fresh process.
+        roofline: measure the engine's peak as well, after the run.
         data: labelled pictures to measure accuracy on, after the run.
         engine_cache: of ``cold``: processes find what the first one compiled.
     """
@@ -89,12 +89,12 @@ def run(
 
     Args:
         bundle: an ``.edge`` file, or a zoo name.
-        scenario: one of ``SCENARIOS``, or one with its parameters.
-        duration_s: of the measurement, for a scenario given by name; warm-up comes before it.
-        threads: of the engine; the same as in ``options``.
-        frames: folder of the user's own pictures; the same as in ``options``.
+        scenario: a name of ``SCENARIOS``, or a scenario with its parameters.
+        duration_s: seconds of the measurement, for a scenario given by name; warm-up comes before it.
+        threads: number of threads of the engine; goes before that of ``options``.
+        frames: folder of the user's own pictures; used where ``options`` has none.
         options: everything else.
-        progress: called with milliseconds done and of how many.
+        progress: called with the milliseconds done and with their total.
 
     Returns:
         The run; ``incomplete`` says so if Ctrl-C, or the engine's end, cut it short.
@@ -134,7 +134,7 @@ def named_scenario(
     processes: int | None = None,
     page_cache: Literal["kept", "dropped"] | None = None,
 ) -> Scenario:
-    """A scenario by name, with the usual value of every parameter that it has and that is not given.
+    """A scenario by name; its parameters that are not given take their default values.
 
     Raises:
         InputError: no such scenario, or a parameter that it does not have.
@@ -167,10 +167,10 @@ def named_scenario(
 
 
 def check(scenario: Scenario, options: Options) -> None:
-    """Refuse what cannot be measured.
+    """Check the numbers of a scenario and of its options before anything is measured.
 
     Raises:
-        InputError: a number that is not positive and finite, or not of this machine's order.
+        InputError: a number that is not positive and finite or is too large, or a meter's log that is not there.
     """
     for name, value, most, unit in (
         ("duration", scenario.duration_s, 7 * 86_400, "seconds"),
@@ -197,7 +197,7 @@ def check(scenario: Scenario, options: Options) -> None:
 
 @dataclass(frozen=True)
 class _RunContext:
-    """What a run takes along."""
+    """What is known and set up before a run begins, for whoever measures it."""
 
     started: str
     before: environment.Snapshot
@@ -209,7 +209,7 @@ class _RunContext:
 def _loop(
     bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
-    """Every scenario that runs in this process; also the item that extras may look at."""
+    """Measure a scenario that runs in this process; returns the run and the item that extras are measured on."""
     assert scenario.duration_s is not None
     cost = harness_cost()
     streams = scenario.streams or 1
@@ -258,7 +258,7 @@ def _loop(
 def _cold(
     bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
-    """Fresh processes; the bundle is loaded here once, to know it, before any of them is timed."""
+    """Measure cold starts in fresh processes; the bundle is loaded here once before, to read its manifest."""
     assert scenario.processes is not None
     assert scenario.page_cache is not None
     threads = options.threads or thread_count(LoadOptions())
@@ -304,7 +304,7 @@ def _assemble(
     threads: int,
     watch: _RunContext,
 ) -> Run:
-    """A run of what was measured, without what only some scenarios have."""
+    """The run as every scenario has it; the caller adds what only some scenarios have."""
     health, series, drawn = watch.monitor.finish(len(measurement.rows), as_shipped=options.as_shipped)
     traces = measurement.traces()
     if scenario.fps is not None:
@@ -340,7 +340,7 @@ def _assemble(
 
 
 def _with_extras(done: Run, item: Item, options: Options, progress: Progress) -> Run:
-    """The run with what was asked for beside the latencies; they stay, whatever cannot be known."""
+    """Add memory, roofline and accuracy where they were asked for; what fails becomes a note, and the run is kept."""
     bundle, threads = done.bundle, done.environment.threads
     asked: dict[str, Any] = {"threads": threads, "device": options.device}
     wanted: dict[str, Callable[[], Any]] = {}

@@ -1,9 +1,9 @@
 """How long each bundle's engine takes, as a share of onnxruntime fp32's time.
 
-All engines are loaded into one process with the same number of threads, and take turns on the same letterboxed
-frames: what disturbs the machine disturbs all of them alike. The order turns with every round. A figure is the median
-of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. onnxruntime's idle threads do
-not spin (our sessions switch it off); the other engines keep their vendors' defaults.
+All engines are loaded into one process with the same number of threads. In each round every engine runs once on the
+same letterboxed frame, in an order that changes, so that what disturbs the machine disturbs all of them alike. A figure
+is the median of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. onnxruntime's idle
+threads do not spin (our sessions switch it off); the other engines keep their vendors' defaults.
 
 With ``--baseline`` the shares are held against limits, on one thread (unless ``--threads`` says otherwise) and of
 processor time instead of wall time: a busy machine, as continuous integration has, takes turns away from a process, but
@@ -45,13 +45,13 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class RelativeLatency:
-    """An engine's time as a share of the reference's.
+    """An engine's latency as a share of the reference's.
 
     Attributes:
-        median_ms: of the engine.
-        share: of medians; below 1 is faster than the reference.
-        low: of its 95 % interval, by bootstrap over rounds: what disturbs a round disturbs all engines in it.
-        high: of the same.
+        median_ms: median latency of the engine in milliseconds.
+        share: the engine's median over the reference's; below 1 is faster than the reference.
+        low: lower end of its 95 % interval, by bootstrap over rounds, since a round's disturbance hits all engines.
+        high: upper end of the same interval.
     """
 
     median_ms: float
@@ -62,7 +62,7 @@ class RelativeLatency:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a share usually is, and beyond what something is broken."""
+    """A relative latency's usual value on this kind of machine, and the highest that is allowed."""
 
     usual: float
     limit: float
@@ -97,9 +97,9 @@ def relative_latencies(
         paths: bundles of networks with the same input.
         reference: an onnxruntime fp32 bundle, or the float ONNX file; None takes such a bundle among ``paths``,
             else ``training/weights/fer-yolo11n.onnx``.
-        threads: of every engine.
-        rounds: each engine runs once in each.
-        clock: in nanoseconds.
+        threads: number of threads of every engine.
+        rounds: number of rounds; each engine runs once in each.
+        clock: returns nanoseconds.
 
     Returns:
         Median milliseconds of the reference, and each of ``paths``, as given, to its share.
@@ -144,7 +144,7 @@ def read_baseline(path: Path) -> Baseline:
     """Read a file of limits.
 
     Raises:
-        InputError: it cannot be read, or is not such.
+        InputError: it cannot be read, or is not a file of limits.
     """
     try:
         return from_plain(Baseline, json.loads(path.read_text(encoding="utf-8")), path.name)

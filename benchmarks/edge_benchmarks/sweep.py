@@ -1,12 +1,12 @@
 """Models x targets x recipes: build, gate and bench each cell, many at once, here or on a Dask or Ray cluster.
 
-A cell is a function of its job alone: it runs in a process of its own, and what it made comes back to the one who asked,
-who writes it whole or not at all. So a worker that is lost loses nothing but its time: the cell is run again elsewhere.
-Cells that are done are not done again, unless something they depend on has changed.
+A cell depends on its job alone. It runs in a process of its own and returns what it made to the caller, which writes it
+whole or not at all. So a lost worker costs nothing but its time: the cell is run again elsewhere. Cells that are done
+are not run again unless something they depend on has changed.
 
-Cells that build at the same time would disturb one that measures. On each machine, building holds a lock together with
-others and measuring holds it alone; who waits to measure goes first. What is not of the sweep still shows in the
-verdict.
+Builds would disturb a measurement on the same machine. So on each machine building holds a lock in shared mode and
+measuring holds it exclusively; a waiting measurement goes before later builds. Load that is not the sweep's own still
+shows in the verdict.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from edge_sdk.target import engine_of
 
 SCHEMA = 1
 ATTEMPTS = 3
-"""Times that a cell is started before it is given up: a process that was killed once may live the next time."""
+"""How often a cell is started before it counts as failed: a process that was killed once may succeed the next time."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """Processes of this machine, so many at once."""
+    """Processes of this machine, at most ``workers`` at once."""
 
     workers: int
 
@@ -179,7 +179,7 @@ class Local:
 
 @dataclass(frozen=True)
 class Dask:
-    """A Dask cluster: the one whose scheduler has this address, or one of so many processes on this machine.
+    """A Dask cluster: the one whose scheduler has ``address``, or one of ``workers`` processes on this machine.
 
     A worker that is lost has its cells run again by others; that is Dask's own doing.
     """
@@ -215,7 +215,7 @@ class Dask:
 
 @dataclass(frozen=True)
 class Ray:
-    """A Ray cluster: the one at this address, or so many processes on this machine.
+    """A Ray cluster: the one at ``address``, or ``workers`` processes on this machine.
 
     A worker that is lost has its cells run again by others; that is Ray's own doing.
     """
@@ -280,7 +280,7 @@ def sweep(
 
 
 def _done(folder: Path, job: Job) -> dict[str, Any] | None:
-    """The record of a cell that need not run again: a result, of the same key; what failed is tried again."""
+    """The record of a cell that has a result for the same key and need not run again; None for all others."""
     try:
         found = json.loads((folder / "cells" / f"{job['name']}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -290,7 +290,7 @@ def _done(folder: Path, job: Job) -> dict[str, Any] | None:
 
 
 def _keep(folder: Path, name: str, outcome: Outcome) -> None:
-    """Write what a cell made; its record last, because that is what says that it is done."""
+    """Write what a cell made; its record comes last, because it marks the cell as done."""
     bundle = folder / "bundles" / f"{name}.edge"
     if outcome["bundle"] is not None:
         partial = bundle.with_name(bundle.name + ".partial")
@@ -412,7 +412,7 @@ def machine_lock(*, exclusive: bool, folder: Path | None = None) -> Iterator[Non
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A line a cell, in plain text."""
+    """Plain text with one line per cell."""
     width = max(len(str(record["name"])) for record in records) + 2
     lines = []
     for record in records:
@@ -426,7 +426,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _exit_with_parent() -> None:
-    """End this process when the one who asked is gone: a cell that nobody waits for would disturb the others."""
+    """End this process when its parent is gone: a cell that nobody waits for would disturb the others."""
     sys.stdin.buffer.read()
     os._exit(1)
 

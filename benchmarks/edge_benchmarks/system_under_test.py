@@ -1,7 +1,8 @@
-"""What a scenario drives: something that makes a decision from an item.
+"""The system under test: what a scenario drives, and which items it is given. (The term is MLPerf's.)
 
-A scenario knows no model. A pipeline of several models, or a source that waits for a camera, joins by these two
-protocols: its stages get names of their own and appear in the report beside ``capture`` and ``end_to_end``.
+A scenario knows no model. A pipeline of several models implements :class:`SystemUnderTest`, and a camera is an iterator
+of items; the stages of a pipeline have names of their own and appear in the report beside ``capture`` and
+``end_to_end``.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Item(NamedTuple):
     """What one decision is made from.
 
     Attributes:
-        number: of the item in its set.
+        number: index of the item in its set.
         image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) faces to look at; None for networks that find them.
-        drawn: faces that were drawn there; None where nobody counted.
+        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels: faces to look at; None for networks that find faces themselves.
+        drawn: number of faces on the picture; None where nobody counted.
     """
 
     number: int
@@ -40,22 +41,22 @@ class Item(NamedTuple):
 
 
 class SystemUnderTest(Protocol):
-    """Makes decisions, one at a time."""
+    """Makes one decision per call."""
 
     stages: tuple[str, ...]
-    """Names of what :meth:`read` gives, in the order of a frame."""
+    """Names of the stages that :meth:`read` gives, in their order within a frame."""
 
     def __call__(self, item: Item) -> Any:
-        """Decide; this is what is timed."""
+        """Make a decision from an item; this is what is timed."""
         ...
 
     def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
-        """Faces reported, and nanoseconds of each stage; after the clock was stopped."""
+        """Number of faces in a decision, and nanoseconds of each stage; called when the clock has stopped."""
         ...
 
 
 ItemStream = Iterator[Item]
-"""Gives the next item; from memory at once, from a camera when there is one. The wait is the stage ``capture``."""
+"""Items one after the other, from memory or from a camera; the wait for the next one is the stage ``capture``."""
 
 
 class ModelUnderTest:
@@ -81,10 +82,10 @@ class ModelUnderTest:
 
 
 class NullModel:
-    """Decides nothing, but walks through memory as an engine does, so that what follows finds caches cold.
+    """Makes no decision, but touches memory as an engine does, so that what follows finds cold caches.
 
     Attributes:
-        took_ns: of every call, by its own clock.
+        took_ns: nanoseconds of every call, by its own clock.
     """
 
     BYTES = 8_000_000

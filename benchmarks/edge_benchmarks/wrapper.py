@@ -6,9 +6,9 @@ wrapper   model(frame) minus the engine's share of it, frame by frame: letterbox
           bookkeeping. The drawn one-face frames on which the network reports exactly one face are cycled; if there is
           none, the engine still runs, but its answer is replaced by the maps of one face on nine cells, and the row
           says "planted".
-infer     the session's infer minus the vendor's own call, on one engine: the same input, turn about, which of the
-          two comes first alternating. Median of the turns' differences, with a 95 % interval by bootstrap: an
-          interval that spans 0 says that nothing was found.
+infer     the session's infer minus the vendor's own call, on the same engine and input: one of each per pair, the one
+          that comes first alternating. Median of the pairs' differences, with a 95 % interval by bootstrap: an
+          interval that spans 0 says that no difference was found.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WARM_UP = 20
 
 
 class Planted:
-    """A session whose engine works as ever, and whose answer is one face."""
+    """A session that runs its engine as usual and replaces the answer by the maps of one face."""
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.input, self.outputs = session.input, session.outputs
@@ -99,7 +99,14 @@ def measure_wrapper(model: Model[Any], count: int) -> dict[str, Any]:
 def measure_infer(
     ours: Callable[[Array], Any], raw: Callable[[Array], Any], pixels: Array, count: int
 ) -> Any:
-    """``ours`` against ``raw``, turn about: their medians and the median of their differences, microseconds."""
+    """Time two calls alternately: their medians, and the median of their differences, in microseconds.
+
+    Args:
+        ours: the session's infer.
+        raw: the vendor's own call.
+        pixels: input of both.
+        count: number of pairs that are measured.
+    """
     calls = (ours, raw)
     taken = np.empty((count, 2))
     for turn in range(-WARM_UP, count):

@@ -35,15 +35,15 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Measurements:
-    """What one peer did.
+    """What was measured of one peer.
 
     Attributes:
-        cold_ns: from process start to the first answer, one a process.
-        peak: bytes of resident set after 50 frames, one a process.
-        end_to_end_ns: of every frame, one array a round.
-        engine_ns: what the engine took of it; None where it cannot be seen apart.
-        faces: reported in all rounds.
-        background: part of all cores' time that others took during its turns; None if unknown.
+        cold_ns: nanoseconds from process start to the first answer, one value per process.
+        peak: bytes of the peak resident set after 50 frames, one value per process.
+        end_to_end_ns: nanoseconds of every frame, one array per round.
+        engine_ns: nanoseconds of the engine within them; None where they cannot be told apart.
+        faces: number of faces reported in all rounds.
+        background: share of all cores' time that other processes took during its turns, 0 to 1; None if unknown.
         answers: class index of each labelled face, -1 where none was found; None if it names no expressions.
         failure: why something is missing.
     """
@@ -59,7 +59,7 @@ class Measurements:
 
     @property
     def frames(self) -> int:
-        """Measurements in all rounds."""
+        """Number of frames measured in all rounds."""
         return sum(len(ns) for ns in self.end_to_end_ns)
 
 
@@ -160,13 +160,13 @@ def _note(mine: Measurements, answer: Mapping[str, Any]) -> None:
 
 
 def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
-    """The peers, another one first in every round."""
+    """The peers, beginning with another one in every round."""
     first = turn % len(peers) if peers else 0
     return [*peers[first:], *peers[:first]]
 
 
 class _BackgroundLoad:
-    """What everybody else took of all cores' time during one peer's turns."""
+    """Share of all cores' time that other processes took during one peer's turns."""
 
     def __init__(self) -> None:
         self._total = self._rest = 0.0

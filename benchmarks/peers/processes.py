@@ -1,4 +1,4 @@
-"""A peer's process, as the one who asks sees it: every answer is waited for, and no longer than a limit."""
+"""A peer's process as its parent sees it: each request gets an answer within a time limit, or the process is ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PeerProcess:
 
     Args:
         arguments: interpreter, worker and settings.
-        limit_s: seconds to its first answer.
+        limit_s: seconds that its first answer may take.
 
     Attributes:
         ready: what the worker said of its start.

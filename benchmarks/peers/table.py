@@ -32,7 +32,7 @@ def summary(
     sizes: Mapping[str, float],
     labels: npt.NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
-    """One plain row a peer, for JSON and the table; what is not known is None."""
+    """One row of plain values per peer, for JSON and the table; what is not known is None."""
     return [_row(peer, measured[peer.name], sizes.get(peer.name), labels) for peer in peers]
 
 
@@ -82,7 +82,7 @@ def _median_s(ns: Sequence[int]) -> float | None:
 
 
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The stated goals against every row of ours; ``met`` is None where a figure is missing."""
+    """Every goal for every row of our own; ``met`` is None where a figure is missing."""
     by_name = {row["name"]: row for row in rows}
     base, int8 = by_name.get(BASELINE), by_name.get(INT8)
     found = []
@@ -159,7 +159,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     frames = report["frames"]
     lines += [
         "",
-        f"Milliseconds a frame, {report['rounds']} rounds of {report['seconds']:g} s in turns; "
+        f"Milliseconds per frame, {report['rounds']} rounds of {report['seconds']:g} s in turns; "
         f"{frames['distinct']} frames, {frames['sha256'][:12]}; "
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {report['started']}. "
         "Others: part of all cores that somebody else took.",

@@ -46,7 +46,7 @@ def test_everything_measured_is_said(make_run):
     flat = " ".join(render_text.table([run]).split())
     for fact in (
         "300 frames due, 12 dropped (4.0%)", "+10.0% (+9.0% to +11.0%)", "peak 90.0 after 50 frames; PSS 55.5",
-        "30% of that", "gross 40.00 mJ a frame, net 31.00 mJ", "map50 0.8000 (0.7500 to 0.8500)", "paced 30/s",
+        "30% of that", "gross 40.00 mJ per frame, net 31.00 mJ", "map50 0.8000 (0.7500 to 0.8500)", "paced 30/s",
         "harness: adds 1.1 us",
     ):  # fmt: skip
         assert fact in flat

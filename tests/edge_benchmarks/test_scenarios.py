@@ -10,7 +10,7 @@ import toys
 
 from edge_benchmarks import loops, render_html, render_text, report, scenarios, summary
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.system_under_test import Item, NullModel, items_of
+from edge_benchmarks.system_under_test import Item, NullModel, item_stream, items_of
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
 from edge_sdk.errors import InferFailed, InputError
 from edge_sdk.model import Model, ModelInfo

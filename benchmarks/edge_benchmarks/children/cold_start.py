@@ -2,7 +2,7 @@
 
     python -m edge_benchmarks.children.cold_start BUNDLE ITEM.npz THREADS ENGINE_CACHE DEVICE
 
-Arguments: the ``.edge`` file or zoo name; the item as ``write_item`` of ``edge_benchmarks.system_under_test`` writes it; the
+Arguments: the ``.edge`` file or zoo name; the item, as ``edge_benchmarks.system_under_test.write_item`` wrote it; the
 number of threads (0: automatic); the folder of the engine cache, or ``off``; the device (empty: the usual one).
 
 Prints one line of JSON: nanoseconds of ``import``, ``verify``, ``load``, ``golden`` and ``first`` (see

@@ -2,7 +2,7 @@
 
     python -m edge_benchmarks.children.peak_memory BUNDLE ITEM.npz THREADS FRAMES DEVICE
 
-Arguments: the ``.edge`` file or zoo name; the item as ``write_item`` of ``edge_benchmarks.system_under_test`` writes it; the
+Arguments: the ``.edge`` file or zoo name; the item, as ``edge_benchmarks.system_under_test.write_item`` wrote it; the
 number of threads (0: automatic); how many times the item is answered; the device (empty: the usual one).
 
 Prints one line of JSON, all in bytes: the peak of the resident set at ``start`` (Python, numpy and the SDK imported),
