@@ -126,7 +126,7 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Cell], list[Failure], int]:
-    """What to measure, what of it cannot be, and how often."""
+    """The measurements to make, those that cannot be made here, and how many times each is repeated."""
     if args.suite is not None:
         if args.bundle:
             raise InputError("a suite names its own bundles", remedy="leave BUNDLE or --suite out")

@@ -1,4 +1,4 @@
-"""How long a user waits for the first answer: fresh processes, one after the other.
+"""Cold start: how long a user waits for the first answer, measured in fresh processes one after the other.
 
 total     wall time from starting Python to the first frame's answer: begun outside the process, ended inside, on one
           clock that all processes of a system share.

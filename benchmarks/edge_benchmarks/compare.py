@@ -417,7 +417,7 @@ def _sampled(metric: str, a: float, b: float, drawn_a: stats.Floats, drawn_b: st
 
 
 def _plain(metric: str) -> Callable[[Run], float | None] | None:
-    """How a metric without samples is read from a run; None for all others."""
+    """The function that reads a metric without samples from a run; None for metrics that have samples."""
     group, _, name = metric.partition(".")
     if group == "accuracy":
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from edge_benchmarks import module_cli
 from edge_benchmarks.child_process import call_main
-from edge_benchmarks.frames import frame_set
+from edge_benchmarks.system_under_test import network_inputs
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
 from edge_sdk.model import load
@@ -147,7 +147,7 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
     with load(path, threads=threads) as model, tempfile.TemporaryDirectory() as name:
         for file, content in bundle.artifact.files.items():
             (Path(name) / file).write_bytes(content)
-        inputs = [model.task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
+        inputs = network_inputs(model.task, INPUTS)
         subject = SessionUnderTest(
             model.session, inputs, Path(name), thread_count(LoadOptions(threads=threads))
         )

@@ -27,7 +27,7 @@ FACES_DRAWN = (1, 0, 1, 5)
 
 ORDER_SEED = 1
 PASSES = 16
-"""How many differently shuffled passes over the set there are before they repeat."""
+"""Number of differently shuffled passes over the set before they repeat."""
 
 MAX_OWN = 1000
 """Pictures taken from a user's folder at most: they are all held in memory."""

@@ -1,4 +1,4 @@
-"""What the memory of a process gains while a session answers many frames, each target in a fresh process.
+"""Memory growth: what a process gains while a session answers many frames, each target in a fresh process.
 
 The network is the small one of the contract suite, so that 100000 calls take seconds: what is looked for grows with the
 number of calls, not with the network. The resident set is read after a tenth of the calls, when every pool has its size,

@@ -51,7 +51,7 @@ ScenarioKind = Literal["single-stream", "paced", "multi-stream", "offline", "col
 
 @dataclass(frozen=True)
 class Scenario:
-    """How the model was loaded with work.
+    """A scenario and its parameters; those that it does not have are None.
 
     Attributes:
         kind: see ``docs/benchmark-method.md``.
@@ -95,7 +95,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What preceded the measurement and is not in it.
+    """The warm-up before the measurement; its samples are not counted.
 
     Attributes:
         seconds: it took.
@@ -159,7 +159,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Pace:
-    """How ``paced`` kept up.
+    """How a ``paced`` run kept up with its camera.
 
     Attributes:
         due: frames the camera gave.
@@ -216,7 +216,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Series:
-    """What was seen between frames, about once a second; an entry is None where it could not be read.
+    """Readings between frames, about once per second; an entry is None where it could not be read.
 
     Attributes:
         at_s: seconds from the start of the measurement.
@@ -449,7 +449,7 @@ class Run:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What this machine cannot tell, so that VALID does not cover it."""
+        """Facts that this machine cannot tell, so that VALID does not cover them."""
         facts = {
             "throttling": self.health.throttled,
             "clocks": self.health.clock_cv,
@@ -482,7 +482,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """A measurement of a suite that could not be made: what, and the error's two lines."""
+    """A measurement that could not be made: its name, and the error's message and remedy."""
 
     what: str
     message: str
@@ -491,7 +491,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Report:
-    """A file: runs, and what could not be measured."""
+    """Contents of a report file: runs, and measurements that could not be made."""
 
     runs: tuple[Run, ...]
     failures: tuple[Failure, ...] = ()
@@ -520,7 +520,7 @@ def pack(samples: Samples) -> dict[str, Any]:
 
 
 def unpack(packed: object) -> Samples:
-    """What :func:`pack` was given.
+    """The samples that :func:`pack` packed.
 
     Raises:
         ValueError: it was not made by that.

@@ -2,8 +2,8 @@
 
 All engines are loaded into one process with the same number of threads. In each round every engine runs once on the
 same letterboxed frame, in an order that changes, so that what disturbs the machine disturbs all of them alike. A figure
-is the median of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. onnxruntime's idle
-threads do not spin (our sessions switch it off); the other engines keep their vendors' defaults.
+is the median of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. Idle threads of
+onnxruntime do not spin (our sessions switch it off); the other engines keep their vendors' defaults.
 
 With ``--baseline`` the shares are held against limits, on one thread (unless ``--threads`` says otherwise) and of
 processor time instead of wall time: a busy machine, as continuous integration has, takes turns away from a process, but
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from edge_benchmarks import module_cli
-from edge_benchmarks.frames import frame_set
+from edge_benchmarks.system_under_test import network_inputs
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
@@ -125,8 +125,7 @@ def relative_latencies(
         if twin is None:
             sessions[None] = find_target(REFERENCE[0]).load(artifact, spec, options=options)
             stack.callback(sessions[None].close)
-        task = task_of(spec)
-        inputs = [task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
+        inputs = network_inputs(task_of(spec), INPUTS)
         taken = take_turns({name: s.infer for name, s in sessions.items()}, inputs, rounds, clock)
     # A reference that is among the bundles is itself: 1.00, not a second engine and its noise.
     base = taken[twin]

@@ -1,4 +1,4 @@
-"""Several measurements as one: a matrix from a TOML file, one after the other, each in a process of its own if asked.
+"""Suites: a matrix of measurements from a TOML file, made one after the other, each in a fresh process if asked.
 
 A suite is ``models x targets x precisions x scenarios x threads x sizes``; the keys are the fields of :class:`Suite`.
 """
@@ -79,7 +79,7 @@ class Cell:
     options: Options
 
     def __str__(self) -> str:
-        """What progress and failures call it."""
+        """Name of the cell in progress lines and failures."""
         threads = "" if self.options.threads is None else f", {self.options.threads} threads"
         size = "" if self.options.size is None else f", {self.options.size[0]}x{self.options.size[1]}"
         return f"{Path(self.bundle).name} {self.scenario.kind}{threads}{size}"

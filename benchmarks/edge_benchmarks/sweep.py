@@ -1,4 +1,4 @@
-"""Models x targets x recipes: build, gate and bench each cell, many at once, here or on a Dask or Ray cluster.
+"""Sweeps over models x targets x recipes: build, gate and bench each cell, here or on a Dask or Ray cluster.
 
 A cell depends on its job alone. It runs in a process of its own and returns what it made to the caller, which writes it
 whole or not at all. So a lost worker costs nothing but its time: the cell is run again elsewhere. Cells that are done
@@ -46,7 +46,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Build:
-    """Where bundles come from.
+    """Table ``[build]`` of a sweep: what bundles are built from.
 
     Attributes:
         recipes: names or files.

@@ -15,17 +15,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks.frames import FrameSet, shuffled
+from edge_benchmarks.frames import FrameSet, frame_set, shuffled
 from edge_sdk.image import Image
 from edge_sdk.model import Model
 from edge_sdk.results import Detections
+from edge_sdk.tasks import AnyTask
+from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
 
 Boxes = npt.NDArray[np.float32]
 
 
 class Item(NamedTuple):
-    """What one decision is made from.
+    """The input of one decision.
 
     Attributes:
         number: index of the item in its set.
@@ -127,6 +129,19 @@ def items_of(pictures: FrameSet, task: str) -> list[Item]:
         Item(i, image, _middle(image) if task == "liveness" else None, None)
         for i, image in enumerate(pictures.images)
     ]
+
+
+def network_inputs(task: AnyTask, count: int) -> list[Array]:
+    """Input tensors of a network, made from the first drawn frames as a model makes them.
+
+    Args:
+        task: whose preprocessing is applied.
+        count: number of tensors; at most ``frames.COUNT``.
+
+    Returns:
+        Each a contiguous array of its own, of the shape and dtype that the network's ``infer`` takes.
+    """
+    return [task.preprocess(image)[0].copy() for image in frame_set().images[:count]]
 
 
 def item_stream(items: Sequence[Item]) -> ItemStream:

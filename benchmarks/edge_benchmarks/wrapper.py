@@ -25,6 +25,7 @@ import numpy as np
 
 from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
+from edge_benchmarks.system_under_test import network_inputs
 from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk.image import Image
 from edge_sdk.model import Model, load
@@ -134,7 +135,7 @@ def measure_infer(
 def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
     """Both measurements of one bundle."""
     with load(path, threads=threads) as model:
-        pixels = model.task.preprocess(frame_set().images[0])[0].copy()
+        (pixels,) = network_inputs(model.task, 1)
         infer = measure_infer(
             model.session.infer, vendor_call(model.info.target, model.session), pixels, count
         )

@@ -177,7 +177,7 @@ def _measure(
 
 
 def _network(peer: Peer, data: Path, environments: Environments) -> Path:
-    """Where a peer's network lies; a zoo name, or nothing, stays what it is."""
+    """Path of a peer's network; a zoo name or an empty one is returned as it is."""
     roots = {"@made": environments.made, "@repository": REPOSITORY, "@data": data.resolve()}
     first, _, rest = peer.network.partition("/")
     return roots[first] / rest if first in roots else Path(peer.network)

@@ -1,4 +1,4 @@
-"""Virtual environments of the peers, and the networks that they export; made once, kept, made again when they change."""
+"""Virtual environments of the peers, and the networks that they export: made once, and again when they change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPORTING = "ultralytics"
 MARKER = "made.json"
 INSTALL_S, EXPORT_S = 1800.0, 900.0
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Environments:
@@ -35,11 +35,11 @@ class Environments:
     Args:
         root: the folder; it is made.
         catalogue: what may lie in it.
-        say: called with a line when something that takes time begins.
+        log: called with a line of text when something that takes minutes begins.
     """
 
-    def __init__(self, root: Path, catalogue: Catalogue, say: Say) -> None:
-        self.root, self.catalogue, self._say = root.resolve(), catalogue, say
+    def __init__(self, root: Path, catalogue: Catalogue, log: Log) -> None:
+        self.root, self.catalogue, self._log = root.resolve(), catalogue, log
         self._wheel: Path | None = None
 
     def prepare(self, peers: Sequence[Peer], faces: Sequence[Image]) -> dict[str, str]:
@@ -101,7 +101,7 @@ class Environments:
         if marked is not None and {**marked, "wheel": state["wheel"]} == state:
             self._reinstall_wheel(folder, state)
             return
-        self._say(f"making environment {name}")
+        self._log(f"making environment {name}")
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
         sizes = self._install(name, folder, asked)
@@ -141,7 +141,7 @@ class Environments:
     def _built_wheel(self) -> Path:
         """This checkout's wheel; equal sources give equal bytes."""
         if self._wheel is None:
-            self._say("building the wheel")
+            self._log("building the wheel")
             folder = self.root / "wheel"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -156,7 +156,7 @@ class Environments:
         state = {"sha256": digest.hexdigest()}
         if _marked(self.made / MARKER) == state:
             return
-        self._say("exporting our weights with Ultralytics")
+        self._log("exporting our weights with Ultralytics")
         shutil.rmtree(self.made, ignore_errors=True)
         shown = self.made / "pictures"
         shown.mkdir(parents=True)
@@ -169,7 +169,7 @@ class Environments:
 
 
 def _marked(marker: Path) -> dict[str, Any] | None:
-    """What a marker says was made, without the sizes."""
+    """State of an environment as its marker file records it, without the sizes; None without a marker."""
     try:
         found = json.loads(marker.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the measurement says: figures of each peer, goals, the table and the picture."""
+"""Figures of each peer, the goals, and the table and picture that show them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The whole report for people."""
+    """The report as Markdown: a table of peers, remarks, and the goals."""
     rows, machine = report["peers"], report["machine"]
     accuracy = f"accuracy ({report['faces']['rows']} faces)" if report["faces"] else "accuracy"
     head = ("", "e2e p50", "p99", "engine", "wrapper", "first s", "RSS MB", "MB on disk", accuracy, "others")
