@@ -80,6 +80,8 @@ def run_program(
         subprocess.run(
             arguments, check=True, capture_output=True, text=True, timeout=timeout_s, env=environment
         )
+    except OSError as error:
+        return f"cannot be started: {error}"
     except subprocess.TimeoutExpired:
         return f"took more than {timeout_s:.0f} s"
     except subprocess.CalledProcessError as error:

@@ -79,7 +79,7 @@ def _not_ours(name: str) -> bool:
 def _run(arguments: list[str], what: str) -> None:
     problem = child_process.run_program(arguments, timeout_s=TIMEOUT_S)
     if problem is not None:
-        raise InputError(f"{what}: it {problem}", remedy=f"try it: {' '.join(arguments)}")
+        raise InputError(f"{what}: the command {problem}", remedy=f"try it: {' '.join(arguments)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

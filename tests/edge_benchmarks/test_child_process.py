@@ -63,3 +63,4 @@ def test_a_program_says_how_it_failed():
     broken = child_process.run_program([sys.executable, "-m", "no_such_module"], timeout_s=60)
     assert broken.startswith("failed: ")
     assert "no_such_module" in broken
+    assert "cannot be started" in child_process.run_program(["/no/such/program"], timeout_s=60)
