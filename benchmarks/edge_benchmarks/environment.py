@@ -11,22 +11,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_sdk import device
 
 TOP = 3
-"""Busiest other processes that are named."""
+"""How many of the busiest other processes are named."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What changes while a benchmark runs.
+class Snapshot:
+    """State of the machine at one moment.
 
     Attributes:
-        load: processes that wanted a core in the last minute.
+        load: mean number of processes that wanted a core in the last minute.
         clock_mhz: of each core; empty where there is no cpufreq.
         temperature_c: by sensor; empty where there is none.
-        available_mb: memory that could still be had.
+        available_mb: memory that could still be had without swapping, megabytes (10**6 bytes).
         busiest: other processes, ``"name 12 %"`` of one core since they started, busiest first.
     """
 
@@ -45,9 +46,9 @@ class Environment:
         machine: architecture.
         board: as its maker calls it.
         cpu: name of the processor.
-        cores: this process may use.
+        cores: number of cores that this process may use.
         affinity: their numbers.
-        memory_mb: of the machine.
+        memory_mb: memory of the machine, megabytes (10**6 bytes).
         os: name and version of the system.
         kernel: release.
         governor: of the processor's clock, all that are set, joined by ``,``.
@@ -61,8 +62,8 @@ class Environment:
         engine_version: of it.
         device: that ran the engine, such as ``"CPU"``.
         threads: of the engine.
-        before: the measurement.
-        after: it.
+        before: state of the machine before the measurement.
+        after: state of the machine after it.
     """
 
     machine: str
@@ -84,18 +85,18 @@ class Environment:
     engine_version: str | None
     device: str
     threads: int
-    before: Moment
-    after: Moment
+    before: Snapshot
+    after: Snapshot
 
 
-def moment(root: Path = device.ROOT) -> Moment:
-    """Look at what changes."""
+def snapshot(root: Path = device.ROOT) -> Snapshot:
+    """Read the state of the machine now."""
     clocks = device.clocks(root).value
     try:
         load: float | None = os.getloadavg()[0]
     except OSError:
         load = None
-    return Moment(
+    return Snapshot(
         load=load,
         clock_mhz=() if clocks is None else clocks.mhz,
         temperature_c=device.temperatures(root).value or {},
@@ -105,16 +106,16 @@ def moment(root: Path = device.ROOT) -> Moment:
 
 
 def describe(
-    *, modules: Sequence[str], device_used: str, threads: int, before: Moment, root: Path = device.ROOT
+    *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = device.ROOT
 ) -> Environment:
-    """Look around, after a run.
+    """Describe hardware and software after a run.
 
     Args:
-        modules: import names of the engine, any one of which is loaded.
-        device_used: that runs the engine.
-        threads: of the engine.
-        before: the measurement.
-        root: of the file system.
+        modules: import names that the engine may have; the one that is loaded is described.
+        device_used: device that the engine ran on.
+        threads: number of threads of the engine.
+        before: state of the machine before the measurement.
+        root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
     engine = next((m.replace("_", "-") for m in modules if m in sys.modules), None)
     board, clocks = device.board(root).value, device.clocks(root).value
@@ -139,12 +140,36 @@ def describe(
         device=device_used,
         threads=threads,
         before=before,
-        after=moment(root),
+        after=snapshot(root),
     )
 
 
+class CoreSeconds(NamedTuple):
+    """Seconds that all cores have spent since boot.
+
+    Attributes:
+        total: busy and idle.
+        busy: at work, the time that a hypervisor took included.
+    """
+
+    total: float
+    busy: float
+
+
+def core_seconds() -> CoreSeconds | None:
+    """The kernel's own count (``/proc/stat``); None where there is none."""
+    try:
+        ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        per_second = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = ticks
+    busy = user + nice + system + irq + softirq + steal
+    return CoreSeconds((busy + idle + iowait) / per_second, busy / per_second)
+
+
 class Background:
-    """What other processes took of all cores' time between construction and :meth:`share`."""
+    """Measures the share of all cores' time that other processes took since construction."""
 
     def __init__(self) -> None:
         self._start = self._sample()
@@ -161,13 +186,9 @@ class Background:
     @staticmethod
     def _sample() -> tuple[float, float, float] | None:
         """All cores' seconds so far: altogether, busy (the hypervisor's theft included), and ours."""
-        try:
-            ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-            per_second = os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, IndexError):
+        cores = core_seconds()
+        if cores is None:
             return None
-        user, nice, system, idle, iowait, irq, softirq, steal = ticks
-        busy = user + nice + system + irq + softirq + steal
         # Children that ended count as ours: a cold start is made of them.
         own = sum(
             usage.ru_utime + usage.ru_stime
@@ -176,7 +197,7 @@ class Background:
                 resource.getrusage(resource.RUSAGE_CHILDREN),
             )
         )
-        return (busy + idle + iowait) / per_second, busy / per_second, own
+        return cores.total, cores.busy, own
 
 
 def busiest(root: Path = device.ROOT) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""How much of what this machine can do a network gets: its operations a second beside the engine's own peak here.
+"""How close a network comes to its engine's peak on this machine: its operations per second beside the measured peak.
 
 The peak is measured, not looked up: a stack of 1x1 convolutions, which are matrix products, of a size that stays in the
 caches, in the network's precision, through the same engine with the same settings. No network reaches it: other kernels,
-elementwise work and memory take their share. It says whether a faster network must do less, or do it better.
+elementwise work and memory take their share. A share near 1 says that a faster network must do fewer operations; a low
+one, that it must do them in a form that suits the engine better.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def measure(
     """Count a bundle's operations and measure its engine's peak.
 
     Args:
-        bundle: file or zoo name.
-        infer_ms: median of the inference; None leaves the achieved figure out.
-        threads: of the engine.
-        device: where it must run; None takes the usual one.
+        bundle: ``.edge`` file or zoo name.
+        infer_ms: median latency of the inference in milliseconds; None leaves the achieved figure out.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
     """
     opened = Bundle.open(bundle_path(str(bundle)))
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
@@ -71,7 +72,16 @@ def measure(
 def peak(
     target: str, precision: str, *, threads: int, device: str | None = None, seconds: float = SECONDS
 ) -> float:
-    """Highest giga-operations a second of the stack, two to a multiply-accumulate, over ``seconds`` of trying.
+    """Highest giga-operations per second that the stack reached in ``seconds`` of inferences.
+
+    A multiply-accumulate counts as two operations.
+
+    Args:
+        target: name of an installed engine.
+        precision: recipe's precision; it decides whether the stack is int8 or float.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
+        seconds: how long inferences are repeated.
 
     Raises:
         EdgeError: the engine is not installed, or does not take such a graph.
@@ -99,7 +109,7 @@ def peak(
 
 
 def _stack(target: str, spec: Any, *, int8: bool) -> Artifact:
-    """The stack for an engine: quantized already where it should be, so that the engine takes it as it is."""
+    """The stack as an artifact of the engine; an int8 one is quantized here, so that no recipe has to."""
     if target == "tflite":
         return Artifact({"model.tflite": stack_tflite(int8=int8)}, (spec.outputs[0].name,))
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +126,7 @@ def _weights() -> npt.NDArray[np.int8]:
 
 
 _SCALE = 1 / (74 * CHANNELS**0.5)
-"""Of the weights: makes their rows one long."""
+"""Scale of the weights: gives each row a norm of about one."""
 
 
 def stack_onnx(*, int8: bool) -> bytes:

@@ -6,9 +6,9 @@ wrapper   model(frame) minus the engine's share of it, frame by frame: letterbox
           bookkeeping. The drawn one-face frames on which the network reports exactly one face are cycled; if there is
           none, the engine still runs, but its answer is replaced by the maps of one face on nine cells, and the row
           says "planted".
-infer     the session's infer minus the vendor's own call, on one engine: the same input, turn about, which of the
-          two comes first alternating. Median of the turns' differences, with a 95 % interval by bootstrap: an
-          interval that spans 0 says that nothing was found.
+infer     the session's infer minus the vendor's own call, on the same engine and input: one of each per pair, the one
+          that comes first alternating. Median of the pairs' differences, with a 95 % interval by bootstrap: an
+          interval that spans 0 says that no difference was found.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.raw import raw_call
+from edge_benchmarks.system_under_test import network_inputs
+from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk.image import Image
 from edge_sdk.model import Model, load
 from edge_sdk.spec import ModelSpec
@@ -40,7 +41,7 @@ WARM_UP = 20
 
 
 class Planted:
-    """A session whose engine works as ever, and whose answer is one face."""
+    """A session that runs its engine as usual and replaces the answer by the maps of one face."""
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
         self.input, self.outputs = session.input, session.outputs
@@ -99,7 +100,14 @@ def measure_wrapper(model: Model[Any], count: int) -> dict[str, Any]:
 def measure_infer(
     ours: Callable[[Array], Any], raw: Callable[[Array], Any], pixels: Array, count: int
 ) -> Any:
-    """``ours`` against ``raw``, turn about: their medians and the median of their differences, microseconds."""
+    """Time two calls alternately: their medians, and the median of their differences, in microseconds.
+
+    Args:
+        ours: the session's infer.
+        raw: the vendor's own call.
+        pixels: input of both.
+        count: number of pairs that are measured.
+    """
     calls = (ours, raw)
     taken = np.empty((count, 2))
     for turn in range(-WARM_UP, count):
@@ -127,24 +135,26 @@ def measure_infer(
 def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
     """Both measurements of one bundle."""
     with load(path, threads=threads) as model:
-        pixels = model.task.preprocess(frame_set().images[0])[0].copy()
-        infer = measure_infer(model.session.infer, raw_call(model.info.target, model.session), pixels, count)
-        return {**command.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
+        (pixels,) = network_inputs(model.task, 1)
+        infer = measure_infer(
+            model.session.infer, vendor_call(model.info.target, model.session), pixels, count
+        )
+        return {**module_cli.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("wrapper", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
+    parser = module_cli.parser("wrapper", __doc__)
+    module_cli.add_bundles(parser)
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of the engine")
     parser.add_argument(
-        "--count", type=command.positive, default=300, metavar="N", help="frames (default: 300)"
+        "--count", type=module_cli.positive, default=300, metavar="N", help="frames (default: 300)"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
-    rows = [measure(p, count=args.count, threads=args.threads) for p in command.expand(args.bundles)]
+    rows = [measure(p, count=args.count, threads=args.threads) for p in module_cli.expand(args.bundles)]
     if args.json:
         goals = {"wrapper_ms": GOAL_WRAPPER_MS, "infer_difference_us": GOAL_INFER_US}
         print(json.dumps({"goals": goals, "rows": rows}, indent=2))

@@ -1,4 +1,4 @@
-"""Engines called the way their vendors' manuals do: what an SDK must not slow."""
+"""The engines' own calls, as their vendors' manuals make them: the reference for what the SDK adds."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from edge_sdk.tensors import Array
 Call = Callable[[Array], Any]
 
 
-def raw_call(target: str, session: Session) -> Call:
-    """A function from input pixels to the engine's own idea of outputs, on the session's own engine.
+def vendor_call(target: str, session: Session) -> Call:
+    """The vendor's own call on the handle that a session holds: takes the input pixels, returns the engine's outputs.
 
-    The same engine, because two of them with equal settings differ by more than what is looked for: where their memory
-    lies, and which of them the caches remember.
+    It is the same handle, because two with equal settings differ by more than what is looked for: their memory lies
+    elsewhere, and the caches hold that of only one.
 
     Args:
         target: name of one of our engines.
-        session: of that target.
+        session: a session of that target.
 
     Raises:
-        InputError: an engine that this module does not know.
+        InputError: no call is written here for that engine.
     """
     known = {"onnxruntime": _onnxruntime, "openvino": _openvino, "tflite": _tflite}
     if target not in known:

@@ -1,7 +1,8 @@
-"""What a scenario drives: something that makes a decision from an item.
+"""The system under test: what a scenario drives, and which items it is given. (The term is MLPerf's.)
 
-A scenario knows no model. A pipeline of several models, or a source that waits for a camera, joins by these two
-protocols: its stages get names of their own and appear in the report beside ``capture`` and ``end_to_end``.
+A scenario knows no model. A pipeline of several models implements :class:`SystemUnderTest`, and a camera is an iterator
+of items; the stages of a pipeline have names of their own and appear in the report beside ``capture`` and
+``end_to_end``.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks.frames import FrameSet, shuffled
+from edge_benchmarks.frames import FrameSet, frame_set, shuffled
 from edge_sdk.image import Image
 from edge_sdk.model import Model
 from edge_sdk.results import Detections
+from edge_sdk.tasks import AnyTask
+from edge_sdk.tensors import Array
 from edge_sdk.timing import StageTimes, now_ns
 
 Boxes = npt.NDArray[np.float32]
 
 
 class Item(NamedTuple):
-    """What one decision is made from.
+    """The input of one decision.
 
     Attributes:
-        number: of the item in its set.
+        number: index of the item in its set.
         image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) faces to look at; None for networks that find them.
-        drawn: faces that were drawn there; None where nobody counted.
+        boxes: (N, 4) float32 x1, y1, x2, y2 in pixels: faces to look at; None for networks that find faces themselves.
+        drawn: number of faces on the picture; None where nobody counted.
     """
 
     number: int
@@ -39,26 +42,26 @@ class Item(NamedTuple):
     drawn: int | None
 
 
-class Subject(Protocol):
-    """Makes decisions, one at a time."""
+class SystemUnderTest(Protocol):
+    """Makes one decision per call."""
 
     stages: tuple[str, ...]
-    """Names of what :meth:`read` gives, in the order of a frame."""
+    """Names of the stages that :meth:`read` gives, in their order within a frame."""
 
     def __call__(self, item: Item) -> Any:
-        """Decide; this is what is timed."""
+        """Make a decision from an item; this is what is timed."""
         ...
 
     def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
-        """Faces reported, and nanoseconds of each stage; after the clock was stopped."""
+        """Number of faces in a decision, and nanoseconds of each stage; called when the clock has stopped."""
         ...
 
 
-Supply = Iterator[Item]
-"""Gives the next item; from memory at once, from a camera when there is one. The wait is the stage ``capture``."""
+ItemStream = Iterator[Item]
+"""Items one after the other, from memory or from a camera; the wait for the next one is the stage ``capture``."""
 
 
-class ModelSubject:
+class ModelUnderTest:
     """A model of any task.
 
     Args:
@@ -71,20 +74,20 @@ class ModelSubject:
         self.model = model
 
     def __call__(self, item: Item) -> Any:
-        """See :class:`Subject`."""
+        """See :class:`SystemUnderTest`."""
         return self.model(item.image, boxes=item.boxes)
 
     def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
-        """See :class:`Subject`."""
+        """See :class:`SystemUnderTest`."""
         times = decided.times
         return len(decided), (times.preprocess_ns, times.infer_ns, times.postprocess_ns)
 
 
 class NullModel:
-    """Decides nothing, but walks through memory as an engine does, so that what follows finds caches cold.
+    """Makes no decision, but touches memory as an engine does, so that what follows finds cold caches.
 
     Attributes:
-        took_ns: of every call, by its own clock.
+        took_ns: nanoseconds of every call, by its own clock.
     """
 
     BYTES = 8_000_000
@@ -128,7 +131,20 @@ def items_of(pictures: FrameSet, task: str) -> list[Item]:
     ]
 
 
-def supply(items: Sequence[Item]) -> Supply:
+def network_inputs(task: AnyTask, count: int) -> list[Array]:
+    """Input tensors of a network, made from the first drawn frames as a model makes them.
+
+    Args:
+        task: whose preprocessing is applied.
+        count: number of tensors; at most ``frames.COUNT``.
+
+    Returns:
+        Each a contiguous array of its own, of the shape and dtype that the network's ``infer`` takes.
+    """
+    return [task.preprocess(image)[0].copy() for image in frame_set().images[:count]]
+
+
+def item_stream(items: Sequence[Item]) -> ItemStream:
     """The items from memory, in the shuffled order that is the same everywhere, without end."""
     return cycle([items[i] for i in shuffled(len(items))])
 
