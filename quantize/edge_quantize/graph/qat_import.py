@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_quantize.graph.index import Q, GraphIndex, attribute, copy_model
+from edge_quantize.graph.index import GraphIndex, Q, attribute, copy_model
 from edge_quantize.graph.uint8_input import fronts, let_in
 from edge_sdk.errors import InputError
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edge_quantize.graph.index import Q, GraphIndex, rename_input
+from edge_quantize.graph.index import GraphIndex, Q, rename_input
 
 _MOVES = ("Transpose", "Reshape")
 """Operators that only move pixels, as a clip's network may before it computes."""
