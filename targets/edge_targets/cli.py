@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edge_sdk.terminal import Verb, bundle_path, print_json, progress
+
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine_cache import FOLDER_VARIABLE, default_cache
 from edge_sdk.errors import InputError, LoadFailed
@@ -14,7 +16,6 @@ from edge_sdk.model import load
 from edge_sdk.profile import read_profile
 from edge_sdk.schema import to_plain
 from edge_sdk.target import LoadOptions
-from edge_sdk.terminal import Verb, bundle_path, print_json, progress
 from edge_targets.check import check
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_sdk import device
 from edge_sdk.device import ROOT, Board, Reading
+
+from edge_sdk import device
 from edge_sdk.profile import Profile, profile_names, read_profile
 from edge_sdk.target import TARGETS
 from edge_targets.probe import TIMEOUT_S, Probe, probe

@@ -6,16 +6,15 @@ TensorRT takes such a graph as it is. onnxruntime's processor kernels want the s
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_quantize import pixels
+from edge_quantize.graph.index import GraphIndex, Q, attribute, copy_model
+from edge_quantize.graph.uint8_input import fronts, let_in
 from edge_sdk.errors import InputError
 
-_Q = "QuantizeLinear"
 _MIDDLE = 128
 """Zero-point with which unsigned 8 bits say what signed ones say with 0."""
 
@@ -30,17 +29,15 @@ def check_quantized(path: Path) -> None:
         InputError: naming the tensor.
     """
     import onnx
-    from onnx import numpy_helper
 
     remedy = "export it with python -m edge_training.qat (docs/quantization.md)"
-    graph = onnx.load(str(path)).graph
-    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    quantizers = [node for node in graph.node if node.op_type == _Q]
+    graph = GraphIndex(onnx.load(str(path)))
+    quantizers = [node for node in graph.nodes if node.op_type == Q]
     if not quantizers:
-        raise InputError(f"{path} has no {_Q}: it is a float graph", remedy=remedy)
+        raise InputError(f"{path} has no {Q}: it is a float graph", remedy=remedy)
     for node in quantizers:
-        zero = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero is None or zero.dtype != np.int8 or zero.any() or node.input[1] not in constants:
+        zero = graph.constants.get(node.input[2]) if len(node.input) > 2 else None
+        if zero is None or zero.dtype != np.int8 or zero.any() or node.input[1] not in graph.constants:
             raise InputError(
                 f"{path}: {node.input[0]!r} is not quantized to symmetric int8 by a constant scale",
                 remedy=remedy,
@@ -59,40 +56,35 @@ def for_onnxruntime(model: Any) -> Any:
     import onnx
     from onnx import numpy_helper
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     del copy.graph.value_info[:]  # it has the old types
-    graph = copy.graph
-    for node in graph.node:  # the front is found by name
+    nodes, initializers = copy.graph.node, copy.graph.initializer
+    for node in nodes:  # the front is found by name
         node.name = node.name or node.output[0]
-    entry = pixels.front(copy)
-    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    makers = {name: node.op_type for node in graph.node for name in node.output}
-    readers: dict[str, list[Any]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    for node in [node for node in graph.node if node.op_type == _Q]:
+    found = fronts(copy)
+    graph = GraphIndex(copy)
+    scales = {entry.scaled: entry.scale for entry in found}
+    for node in [node for node in graph.nodes if node.op_type == Q]:
         source, made = node.input[0], node.output[0]
-        if source in constants:
-            graph.initializer.append(_stored(node, constants))
-            graph.node.remove(node)
+        if source in graph.constants:
+            initializers.append(_stored(node, graph.constants))
+            nodes.remove(node)
             continue
-        scale, zero = constants[node.input[1]], _MIDDLE
-        if entry is not None and source == entry.scaled:
-            scale, zero = np.array(entry.scale, np.float32), 0
-        elif makers.get(source) == "Relu":
+        scale, zero = graph.constants[node.input[1]], _MIDDLE
+        if source in scales:
+            scale, zero = np.array(scales[source], np.float32), 0
+        elif graph.kind_of_maker(source) == "Relu":
             zero = 0  # then the kernel before it clips at 0, and the ReLU falls away
         names = [f"{made}_scale", f"{made}_zero_point"]
         for name, value in zip(names, (scale, np.array(zero, np.uint8)), strict=True):
-            graph.initializer.append(numpy_helper.from_array(value, name))
-        for user in (node, *readers[made]):
+            initializers.append(numpy_helper.from_array(value, name))
+        for user in (node, *graph.readers[made]):
             user.input[1:] = names
-    if entry is not None:
-        pixels.let_in(copy, entry)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+    for entry in found:
+        let_in(copy, entry)
+    used = {name for node in nodes for name in node.input}
+    for tensor in [tensor for tensor in initializers if tensor.name not in used]:
+        initializers.remove(tensor)
     onnx.checker.check_model(copy, full_check=True)
     return copy
 
@@ -102,7 +94,8 @@ def _stored(node: Any, constants: dict[str, Any]) -> Any:
     from onnx import numpy_helper
 
     weight, scale = constants[node.input[0]], constants[node.input[1]]
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    axis = attribute(node, "axis")
+    axis = 1 if axis is None else axis
     if scale.size > 1:
         scale = scale.reshape([-1 if i == axis % weight.ndim else 1 for i in range(weight.ndim)])
     values = np.clip(np.round(weight / scale), -128, 127).astype(np.int8)

@@ -11,6 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from edge_quantize.graph.index import GraphIndex, Q, rename_input
+
+_MOVES = ("Transpose", "Reshape")
+"""Operators that only move pixels, as a clip's network may before it computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Front:
@@ -29,19 +34,30 @@ class Front:
     nodes: tuple[str, ...]
 
 
-def front(model: Any) -> Front | None:
-    """The front of an ONNX graph that takes uint8 pixels; None if it does anything but move, cast and scale them.
+def fronts(model: Any) -> list[Front]:
+    """The front of each uint8 input of an ONNX graph that has one, in the order of its inputs.
 
     Args:
         model: a loaded ``onnx.ModelProto``.
     """
-    from onnx import numpy_helper
+    import onnx
 
-    graph = model.graph
-    constants = {t.name: t for t in graph.initializer}
-    name, raw, scale, nodes = graph.input[0].name, None, 1.0, tuple[str, ...]()
+    graph = GraphIndex(model)
+    uint8 = onnx.TensorProto.UINT8
+    names = [value.name for value in model.graph.input if value.type.tensor_type.elem_type == uint8]
+    return [found for name in names if (found := front(graph, name)) is not None]
+
+
+def front(graph: GraphIndex, pixels: str) -> Front | None:
+    """The front of one input that takes uint8 pixels; None if it does anything but move, cast and scale them.
+
+    Args:
+        graph: index of the network.
+        pixels: name of the input.
+    """
+    name, raw, scale, nodes = pixels, None, 1.0, tuple[str, ...]()
     while True:
-        users = [node for node in graph.node if name in node.input]
+        users = graph.readers[name]
         if raw is not None and (len(users) != 1 or users[0].op_type != "Mul"):
             return Front(raw, name, scale, nodes)
         if len(users) != 1:
@@ -50,12 +66,12 @@ def front(model: Any) -> Front | None:
         if node.op_type == "Cast" and raw is None:
             raw = name
         elif node.op_type == "Mul" and raw is not None:
-            others = [constants[n] for n in node.input if n in constants]
-            factors = [float(v) for t in others for v in numpy_helper.to_array(t).reshape(-1)]
+            others = [graph.constants[n] for n in node.input if n in graph.constants]
+            factors = [float(v) for values in others for v in values.reshape(-1)]
             if len(factors) != 1 or not factors[0] > 0:
                 return Front(raw, name, scale, nodes)
             scale *= factors[0]
-        elif not (node.op_type == "Transpose" and raw is None):
+        elif not (node.op_type in _MOVES and raw is None):
             return None
         name, nodes = node.output[0], (*nodes, node.name)
 
@@ -70,22 +86,18 @@ def let_in(model: Any, found: Front) -> bool:
     Returns:
         Whether there was a ``QuantizeLinear`` to leave out.
     """
-    graph = model.graph
-    quantizers = [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] == found.scaled]
+    nodes, graph = model.graph.node, GraphIndex(model)
+    quantizers = [n for n in graph.readers[found.scaled] if n.op_type == Q]
     if not quantizers:
         return False
-    replaced = {n.output[0] for n in quantizers}
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name in replaced:
-                node.input[index] = found.raw
     for node in quantizers:
-        graph.node.remove(node)
+        for reader in graph.readers[node.output[0]]:
+            rename_input(reader, node.output[0], found.raw)
+        nodes.remove(node)
     # What made the float pixels, unless something in float still reads them.
     name = found.scaled
-    while name != found.raw and not any(name in node.input for node in graph.node):
-        (maker,) = (node for node in graph.node if name in node.output)
-        constants = {t.name for t in graph.initializer}
-        (name,) = (n for n in maker.input if n not in constants)
-        graph.node.remove(maker)
+    while name != found.raw and not any(name in node.input for node in nodes):
+        maker = graph.maker[name]
+        (name,) = (n for n in maker.input if n not in graph.constants)
+        nodes.remove(maker)
     return True

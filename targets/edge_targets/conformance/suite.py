@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edge_sdk.terminal import stdout_is_ours
 
 from edge_sdk.errors import (
     EdgeError,
@@ -36,7 +37,6 @@ from edge_sdk.spec import Precision
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, Target, find_target, is_installed
 from edge_sdk.tasks import DetectionTask
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_sdk.terminal import stdout_is_ours
 from edge_targets import conformance_network as network
 from edge_targets.isolated import run_python
 

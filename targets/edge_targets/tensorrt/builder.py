@@ -1,8 +1,8 @@
-"""From ONNX to a TensorRT engine, in a process of its own.
+"""From ONNX to a TensorRT plan, in a process of its own.
 
 A build takes minutes and more memory than anything else a board does. In a child, an out-of-memory kill or a crash of
 the compiler is an error of this process and not its end, and the build can be waited for beside other work. The
-network goes in through a pipe and the engine comes back through one: nothing needs the disk.
+network goes in through a pipe and the plan comes back through one: nothing needs the disk.
 
 The same code builds with ``tensorrt`` 8.6, 10.x and 11.x and with ``tensorrt_rtx``: what differs is looked up by name.
 """
@@ -18,17 +18,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from edge_sdk.child import environment
 from edge_sdk.errors import LoadFailed
+from edge_sdk.target import Progress
 
 Module = Literal["tensorrt", "tensorrt_rtx"]
-Progress = Callable[[str, int, int], None]
-"""Called with a phase's name, how much of it is done, and of how much."""
 
 BUILD_TIMEOUT_S = 3600.0
 """The slowest board takes some minutes; after an hour a build hangs."""
@@ -42,7 +41,7 @@ _MEMORY_REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What an engine's build may differ in.
+    """What the build of a plan may differ in.
 
     Attributes:
         precision: of the recipe.
@@ -81,18 +80,15 @@ def build(
         timeout_s: the child is ended after that.
 
     Returns:
-        The serialized engine.
+        The serialized plan.
 
     Raises:
         LoadFailed: the network was refused, the child was killed, or it took too long.
     """
     receive, send = os.pipe()
     reader = Connection(receive, writable=False)
-    environment = {
-        "CUDA_MODULE_LOADING": "LAZY",  # less memory; where somebody chose otherwise, that holds
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-    }
+    # Less memory; where somebody chose otherwise, that holds.
+    lazy = {} if "CUDA_MODULE_LOADING" in os.environ else {"CUDA_MODULE_LOADING": "LAZY"}
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(send)],
@@ -100,7 +96,7 @@ def build(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(send,),
-            env=environment,
+            env=environment(lazy),
         )
     finally:
         os.close(send)
@@ -134,7 +130,7 @@ def _converse(
     try:
         while reader.poll(max(0.0, end - time.monotonic())):
             kind, _, content = reader.recv_bytes().partition(b"\0")
-            if kind == b"engine":
+            if kind == b"plan":
                 return content
             if kind == b"error":
                 raise LoadFailed(f"{options.module}: {content.decode()}", remedy=_remedy(content.decode()))
@@ -171,7 +167,7 @@ def _remedy(said: str) -> str:
     )
 
 
-def compile_engine(trt: Any, onnx: bytes, options: BuildOptions, progress: Progress | None = None) -> bytes:
+def compile_plan(trt: Any, onnx: bytes, options: BuildOptions, progress: Progress | None = None) -> bytes:
     """Compile a network in this process.
 
     Args:
@@ -211,7 +207,7 @@ def compile_engine(trt: Any, onnx: bytes, options: BuildOptions, progress: Progr
 
 
 def is_strongly_typed(trt: Any, precision: str) -> bool:
-    """Whether the types in the graph decide, which makes the engine compute what was gated.
+    """Whether the types in the graph decide, which makes the plan compute what was gated.
 
     Required from TensorRT 11 on, impossible in 8.6. In between, an int8 graph is better typed weakly: opset 17 has no
     float16 pairs, so its remaining float layers would run in float32.
@@ -282,7 +278,7 @@ def _watch(trt: Any, config: Any, progress: Progress) -> None:
 
 
 def main() -> int:
-    """The child: read options and network, answer with an engine or an error."""
+    """The child: read options and network, answer with a plan or an error."""
     writer = Connection(int(sys.argv[1]), readable=False)
 
     def tell(kind: bytes, content: bytes) -> None:
@@ -301,11 +297,11 @@ def main() -> int:
     try:
         options = BuildOptions(**json.loads(head))
         trt = importlib.import_module(options.module)
-        engine = compile_engine(trt, onnx, options, show)
+        plan = compile_plan(trt, onnx, options, show)
     except Exception as error:  # whatever it is, the parent reports it
         tell(b"error", f"{error or type(error).__name__}".encode())
         return 1
-    tell(b"engine", engine)
+    tell(b"plan", plan)
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_quantize import qdq
-from edge_quantize.blocks import in_float, of_onnx
+from edge_quantize.graph.blocks import in_float, of_onnx
 from edge_sdk.bundle import Bundle
+from edge_sdk.child import environment
 from edge_sdk.errors import InputError, LoadFailed, MissingDependency
 from edge_sdk.profile import Profile
-from edge_targets import tensorrt_build
-from edge_targets.tensorrt import BUILD, MODEL
+from edge_targets.tensorrt import TARGET, builder, linter
+from edge_targets.tensorrt.linter import Finding
+from edge_targets.tensorrt.session import BUILD, MODEL
 
 Status = Literal["passed", "failed", "skipped"]
 Version = tuple[int, int]
@@ -67,7 +67,7 @@ RULES: Mapping[str, str] = {
     "attribute": "the operator is used as TensorRT supports it",
     "tensors": "inputs and outputs are the spec's, with fixed shapes",
     "precision": "the types in the graph are those of the recipe",
-    **qdq.RULES,
+    **linter.RULES,
 }
 """Rule name to what it says."""
 
@@ -86,7 +86,7 @@ class Step:
     name: str
     status: Status
     detail: str
-    findings: tuple[qdq.Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,14 @@ def check(
         InputError: the bundle or the board is for another engine.
         MissingDependency: onnx is not installed.
     """
-    if profile.engine != "tensorrt":
+    if profile.engine != TARGET.name:
         raise InputError(
             f"{profile.name} runs {profile.engine}: there is nothing to check without the board",
             remedy="name a board with TensorRT, such as jetson-orin-nano",
         )
-    if bundle.manifest.target != "tensorrt":
+    if bundle.manifest.target != TARGET.name:
         raise InputError(
-            f"the bundle is for {bundle.manifest.target}, {profile.name} runs tensorrt",
+            f"the bundle is for {bundle.manifest.target}, {profile.name} runs {TARGET.name}",
             remedy=f"build it with --target {profile.name}",
         )
     try:
@@ -158,7 +158,7 @@ def check(
     try:
         model = onnx.load_from_string(data)
     except Exception as error:  # protobuf's own errors share no base class
-        finding = qdq.Finding("onnx", MODEL, f"is not ONNX: {error}")
+        finding = Finding("onnx", MODEL, f"is not ONNX: {error}")
         return CheckReport(
             precision, (Step("onnx.checker", "failed", f"onnx {onnx.__version__}", (finding,)),)
         )
@@ -178,7 +178,7 @@ def check(
     return CheckReport(precision, tuple(done))
 
 
-def _step(name: str, detail: str, findings: Iterable[qdq.Finding]) -> Step:
+def _step(name: str, detail: str, findings: Iterable[Finding]) -> Step:
     found = tuple(findings)
     return Step(name, "failed" if found else "passed", detail, found)
 
@@ -190,7 +190,7 @@ def _checker(model: Any) -> Step:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and the shape inference's errors share no base class
-        return _step("onnx.checker", detail, [qdq.Finding("onnx", MODEL, _short(str(error)))])
+        return _step("onnx.checker", detail, [Finding("onnx", MODEL, _short(str(error)))])
     return _step("onnx.checker", detail, ())
 
 
@@ -211,30 +211,28 @@ def _rules(model: Any, bundle: Bundle, precision: str, versions: list[str]) -> S
 def _qdq(model: Any, bundle: Bundle) -> Step:
     kept = [op.name for op in in_float(of_onnx(model), bundle.manifest.recipe.keep_float)]
     pairs = sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    return _step("qdq", f"{pairs} pairs", qdq.lint(model, keep_float=kept))
+    return _step("qdq", f"{pairs} pairs", linter.lint(model, keep_float=kept))
 
 
-def _opset(model: Any) -> Iterable[qdq.Finding]:
+def _opset(model: Any) -> Iterable[Finding]:
     for entry in model.opset_import:
         if entry.domain not in ("", "ai.onnx"):
-            yield qdq.Finding("opset", MODEL, f"operators of domain {entry.domain!r} need a plugin")
+            yield Finding("opset", MODEL, f"operators of domain {entry.domain!r} need a plugin")
         elif entry.version > OPSET:
-            yield qdq.Finding("opset", MODEL, f"opset {entry.version}")
+            yield Finding("opset", MODEL, f"opset {entry.version}")
 
 
-def _operators(model: Any, versions: list[str]) -> Iterable[qdq.Finding]:
+def _operators(model: Any, versions: list[str]) -> Iterable[Finding]:
     for node in model.graph.node:
         since = OPERATORS.get(node.op_type)
         if since is None:
-            yield qdq.Finding(
-                "operator", node.name or node.op_type, f"{node.op_type} is not in the allow-list"
-            )
+            yield Finding("operator", node.name or node.op_type, f"{node.op_type} is not in the allow-list")
         elif without := [v for v in versions if VERSIONS[v] < since]:
             problem = f"TensorRT {', '.join(without)} is not known to have {node.op_type}"
-            yield qdq.Finding("operator", node.name or node.op_type, problem)
+            yield Finding("operator", node.name or node.op_type, problem)
 
 
-def _attributes(model: Any) -> Iterable[qdq.Finding]:
+def _attributes(model: Any) -> Iterable[Finding]:
     import onnx
 
     constants = {t.name for t in model.graph.initializer}
@@ -253,7 +251,7 @@ def _attributes(model: Any) -> Iterable[qdq.Finding]:
             if len(node.input) > index and node.input[index] and node.input[index] not in constants:
                 problem = f"input {node.input[index]!r} must be a constant"
         if problem:
-            yield qdq.Finding("attribute", node.name or node.op_type, f"{node.op_type}: {problem}")
+            yield Finding("attribute", node.name or node.op_type, f"{node.op_type}: {problem}")
 
 
 _CONSTANT_INPUTS = {"CumSum": 1, "ReduceSum": 1, "Slice": 3, "Squeeze": 1, "TopK": 1, "Unsqueeze": 1}
@@ -275,7 +273,7 @@ def _resize(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _tensors(model: Any, bundle: Bundle) -> Iterable[qdq.Finding]:
+def _tensors(model: Any, bundle: Bundle) -> Iterable[Finding]:
     import onnx
 
     spec = bundle.manifest.spec
@@ -284,15 +282,13 @@ def _tensors(model: Any, bundle: Bundle) -> Iterable[qdq.Finding]:
         kind = value.type.tensor_type
         shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         found[value.name] = (shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
-    expected = {t.name: (t.shape, t.dtype) for t in (spec.input, *spec.outputs)}
+    expected = {t.name: (t.shape, t.dtype) for t in (*spec.inputs, *spec.outputs)}
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
-            yield qdq.Finding(
-                "tensors", name, f"the graph has {found.get(name)}, the spec {expected.get(name)}"
-            )
+            yield Finding("tensors", name, f"the graph has {found.get(name)}, the spec {expected.get(name)}")
 
 
-def _types(model: Any, precision: str) -> Iterable[qdq.Finding]:
+def _types(model: Any, precision: str) -> Iterable[Finding]:
     from onnx import TensorProto
 
     factors = {name for n in model.graph.node if n.op_type == "Resize" for name in n.input[1:3] if name}
@@ -301,11 +297,11 @@ def _types(model: Any, precision: str) -> Iterable[qdq.Finding]:
         wrong = {"fp16": single, "fp32": half}.get(precision)
         if tensor.data_type in (wrong, TensorProto.DOUBLE) and tensor.name not in factors:
             kind = TensorProto.DataType.Name(tensor.data_type)
-            yield qdq.Finding("precision", tensor.name, f"a constant of {kind} in a network of {precision}")
+            yield Finding("precision", tensor.name, f"a constant of {kind} in a network of {precision}")
     pairs = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     if pairs != precision.startswith("int8"):
         problem = "has quantized layers" if pairs else "quantizes nothing"
-        yield qdq.Finding("precision", MODEL, f"the network {problem}, its recipe says {precision}")
+        yield Finding("precision", MODEL, f"the network {problem}, its recipe says {precision}")
 
 
 def _polygraphy(data: bytes) -> Step:
@@ -331,11 +327,11 @@ def _polygraphy(data: bytes) -> Step:
                 check=False,
                 timeout=SANITIZE_TIMEOUT_S,
                 # It would else fetch packages that it misses.
-                env=_environment(POLYGRAPHY_AUTOINSTALL_DEPS="0"),
+                env=environment({"POLYGRAPHY_AUTOINSTALL_DEPS": "0"}),
             )
         except subprocess.TimeoutExpired:
             problem = f"did not end within {SANITIZE_TIMEOUT_S} s"
-            return _step("polygraphy", detail, [qdq.Finding("onnx", MODEL, problem)])
+            return _step("polygraphy", detail, [Finding("onnx", MODEL, problem)])
         problem = (
             _short((done.stderr.strip() or done.stdout.strip()).splitlines()[-1]) if done.returncode else ""
         )
@@ -344,7 +340,7 @@ def _polygraphy(data: bytes) -> Step:
                 onnx.checker.check_model(str(made), full_check=True)
             except Exception as error:  # the checker's errors share no base class
                 problem = f"what it wrote is not valid: {_short(str(error))}"
-    return _step("polygraphy", detail, [qdq.Finding("onnx", MODEL, problem)] if problem else ())
+    return _step("polygraphy", detail, [Finding("onnx", MODEL, problem)] if problem else ())
 
 
 def _ahead_of_time(data: bytes, precision: str) -> Step:
@@ -363,18 +359,12 @@ def _ahead_of_time(data: bytes, precision: str) -> Step:
         except PackageNotFoundError:
             continue
     detail = f"tensorrt-rtx {found}, compiled ahead of time for {AOT_CAPABILITY}"
-    options = tensorrt_build.BuildOptions(
-        precision, tensorrt_build.MAX_WORKSPACE, "tensorrt_rtx", AOT_CAPABILITY
-    )
+    options = builder.BuildOptions(precision, builder.MAX_WORKSPACE, "tensorrt_rtx", AOT_CAPABILITY)
     try:
-        plan = tensorrt_build.build(data, options)
+        plan = builder.build(data, options)
     except LoadFailed as error:
-        return _step("tensorrt-rtx", detail, [qdq.Finding("operator", MODEL, error.message)])
+        return _step("tensorrt-rtx", detail, [Finding("operator", MODEL, error.message)])
     return _step("tensorrt-rtx", f"{detail}: {len(plan) / 1e6:.1f} MB", ())
-
-
-def _environment(**changes: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **changes}
 
 
 def _short(text: str) -> str:

@@ -43,7 +43,7 @@ class Cuda:
         self._to_device, self._to_host = kinds
 
     def facts(self) -> dict[str, str]:
-        """What an engine depends on: ``gpu``, ``compute_capability``, ``driver`` and ``cuda`` (runtime) versions."""
+        """What a plan depends on: ``gpu``, ``compute_capability``, ``driver`` and ``cuda`` (runtime) versions."""
         found = self._call("GetDeviceProperties", 0)
         if not isinstance(found, dict):
             found = {name: getattr(found, name) for name in ("name", "major", "minor")}

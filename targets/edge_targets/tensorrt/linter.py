@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_quantize.graph.index import ACTIVATIONS, DQ, Q, WEIGHTED, GraphIndex, attribute, weight_axis
+from edge_quantize.graph.index import ACTIVATIONS, DQ, WEIGHTED, GraphIndex, Q, attribute, weight_axis
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.graph.activations import QMAX, Method, amax
-from edge_quantize.graph.index import DQ, Q, WEIGHTED, GraphIndex, copy_model, make_node, rename_input, weight_axis
+from edge_quantize.graph.index import (
+    DQ,
+    WEIGHTED,
+    GraphIndex,
+    Q,
+    copy_model,
+    make_node,
+    rename_input,
+    weight_axis,
+)
 from edge_sdk.errors import CompileFailed
 from edge_sdk.tensors import Tensors
 

@@ -1,217 +1,91 @@
-"""LiteRT (TensorFlow Lite): Raspberry Pi and other small ARM boards.
-
-The device runs ``ai-edge-litert``, or the older ``tflite-runtime`` where only that is installed.
-"""
+"""What a host does for the tflite target: calibrate and quantize a float TFLite file with ai-edge-quantizer."""
 
 from __future__ import annotations
 
 import copy
 import re
 import tempfile
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_quantize.blocks import Operator, fingerprint, in_float, located, named_by, of_onnx, same_weights
-from edge_quantize.histogram import count_all, least_squares, spans
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
-from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import (
-    CPU,
-    INFER_REMEDY,
-    Artifact,
-    FloatModel,
-    LoadOptions,
-    SessionBase,
-    Target,
-    check_options,
-    check_recipe,
-    check_session_tensors,
+from edge_quantize.graph.blocks import (
+    Operator,
+    fingerprint,
+    in_float,
+    located,
+    named_by,
+    of_onnx,
+    same_weights,
 )
-from edge_sdk.tensors import Array, Tensors
-from edge_targets.devices import first_that_loads
-from edge_targets.ranges import LastRanges, key_of
-from edge_targets.threads import thread_count
-from edge_targets.vendor import vendor_errors
+from edge_quantize.histogram import count_all, least_squares, spans
+from edge_sdk.adapter import check_recipe, content_of, vendor_errors
+from edge_sdk.errors import CompileFailed, MissingDependency
+from edge_sdk.spec import ModelSpec, Recipe
+from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.tensors import Array, Tensors, TensorSpec
+from edge_targets.tflite import TARGET
+from edge_targets.tflite.session import MODEL, import_tflite
 
-_MODEL = "model.tflite"
 _SIGNATURE = "serving_default"
-MAX_PARTITIONS = 8
-"""More partitions than this are a warning: at each border tensors change hands and threads meet."""
 
 
-def _import() -> Any:
-    """The interpreter's module: the living package first, the old one second."""
-    failures = []
-    for name in ("ai_edge_litert", "tflite_runtime"):
-        try:
-            return __import__(f"{name}.interpreter", fromlist=["Interpreter"])
-        except (ImportError, AttributeError) as error:  # AttributeError: tflite_runtime under numpy 2
-            failures.append(f"{name}: {error}")
-    raise MissingDependency(
-        f"no TFLite engine can be imported ({'; '.join(failures)})",
-        remedy="pip install 'face-edge-sdk[tflite]', or 'face-edge-sdk[tflite-runtime]' for the old engine",
+def check(recipe: Recipe) -> None:
+    """Raise UnsupportedRecipe for what ai-edge-quantizer cannot do."""
+    check_recipe(
+        TARGET.name,
+        recipe,
+        precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
+        granularities=("channel", "tensor") if recipe.calibrated else ("channel",),
+        methods=("minmax", "mse"),
+        keep_float=recipe.calibrated,
     )
 
 
-@dataclass(frozen=True)
-class Partitions:
-    """How a network is shared between XNNPACK and the interpreter's own, slower operators.
+def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+    """Run the tool's calibration over the frames.
 
-    Attributes:
-        count: runs of operators that XNNPACK took over; between them the interpreter computes.
-        operators: of the whole network.
-        outside: kinds of operators that XNNPACK did not take, and how many of each.
+    Returns:
+        Ranges whose content is what the tool calls ``qsvs``: name of each tensor to its ``min`` and ``max``, whatever a
+        recipe keeps in float.
     """
-
-    count: int
-    operators: int
-    outside: Mapping[str, int]
-
-    def __str__(self) -> str:
-        """One line for people."""
-        left = sum(self.outside.values())
-        kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.outside.items()))
-        taken = (
-            f"XNNPACK runs {self.operators - left} of {self.operators} operators in {self.count} partition(s)"
-        )
-        return f"{taken}; outside: {kinds}" if left else taken
+    check(recipe)
+    source = _float_file(model)
+    with vendor_errors("tflite", CompileFailed, "calibration failed", "check the float .tflite"):
+        return Ranges(TARGET.name, _calibrate(source, model.spec, recipe, frames))
 
 
-def partitions(interpreter: Any) -> Partitions | None:
-    """What a loaded interpreter's delegate took; None where the interpreter does not tell.
+def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+    """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out.
 
-    A delegate's node replaces the operators between the tensors that it reads and those that it writes; these are found
-    by walking back from the latter to the former.
+    Half and int8 weights alone: the same tool's float casting, and its weights for dynamic ranges: the engine finds
+    those of activations frame by frame. What the recipe's ``keep_float`` names is not quantized; operators are found by
+    the ONNX graph's weights.
     """
-    try:
-        nodes = interpreter._get_ops_details()
-    except AttributeError:
-        return None
-    delegates = [n for n in nodes if n["op_name"] == "DELEGATE"]
-    operators = [n for n in nodes if n["op_name"] != "DELEGATE"]
-    maker = {int(tensor): i for i, n in enumerate(operators) for tensor in n["outputs"]}
-    taken: set[int] = set()
-    for node in delegates:
-        reads = {int(t) for t in node["inputs"]}
-        ahead = [int(t) for t in node["outputs"]]
-        while ahead:
-            index = maker.get(ahead.pop())
-            if index is not None and index not in taken:
-                taken.add(index)
-                ahead += [int(t) for t in operators[index]["inputs"] if int(t) not in reads]
-    outside = Counter(str(n["op_name"]) for i, n in enumerate(operators) if i not in taken)
-    return Partitions(len(delegates), len(operators), outside)
+    check(recipe)
+    source = _float_file(model)
+    data = source.read_bytes()
+    if recipe.calibrated:
+        found = content_of(TARGET, ranges)
+        with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
+            data = _quantize(model, source, recipe, found)
+    elif recipe.precision != "fp32":
+        with vendor_errors("tflite", CompileFailed, "compression failed", "check the float .tflite"):
+            data = _compress(source, recipe)
+    inputs, outputs = _orders(data, model.spec)
+    return Artifact(files={MODEL: data}, inputs=inputs, outputs=outputs, fingerprint={"tflite": _version()})
 
 
-def _check_device(device: str) -> None:
-    if device != CPU:
-        raise LoadFailed(
-            f"the tflite target runs on the processor, {device} was required", remedy=f"ask for {CPU}"
+def _float_file(model: SourceModel) -> Path:
+    if model.tflite is None:
+        raise CompileFailed(
+            f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
+            remedy="make it with litert-torch (docs/bring-your-own.md) and name it with --tflite; "
+            "a zoo model: python -m edge_training.export",
         )
-
-
-class TfliteSession(SessionBase):
-    """One frame after another through an interpreter with XNNPACK.
-
-    Attributes:
-        engine: an ``Interpreter``, for what is not wrapped here; None once closed.
-    """
-
-    def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
-        check_options("tflite", options, known=("devices",))
-        module = _import()
-        self.input, self.outputs = spec.input, spec.outputs
-        _, refused = first_that_loads(options.devices, _check_device)
-        with vendor_errors(
-            "tflite", LoadFailed, "the artifact was refused", "build the bundle again for this version"
-        ):
-            interpreter = module.Interpreter(
-                model_content=artifact.files[_MODEL], num_threads=thread_count(options)
-            )
-            interpreter.allocate_tensors()
-            (entry,) = interpreter.get_input_details()
-            # Output names do not survive conversion; their order does, and the bundle records it.
-            exits = dict(zip(artifact.outputs, interpreter.get_output_details(), strict=True))
-        found = {
-            name: (tuple(int(n) for n in d["shape"]), np.dtype(d["dtype"]).name)
-            for name, d in {spec.input.name: entry, **exits}.items()
-        }
-        check_session_tensors(spec, "tflite", found)
-        found_partitions = partitions(interpreter)
-        self.notes = refused + (() if found_partitions is None else (str(found_partitions),))
-        if found_partitions is not None and found_partitions.count > MAX_PARTITIONS:
-            warnings.warn(f"{spec.name}: {found_partitions}", RuntimeWarning, stacklevel=2)
-        self.engine: Any = interpreter
-        self._entry = int(entry["index"])
-        self._exits = tuple((name, int(d["index"])) for name, d in exits.items())
-
-    def infer(self, pixels: Array) -> Tensors:
-        """Run one frame; see :class:`edge_sdk.target.Session`."""
-        engine = self.engine
-        # A plain try: a context manager costs 35 us a frame when caches are cold.
-        try:
-            engine.set_tensor(self._entry, pixels)
-            engine.invoke()
-            # Copies: a view that a caller still holds would make the next invoke fail.
-            return {name: engine.get_tensor(index) for name, index in self._exits}
-        except Exception as error:  # vendor exceptions share no base class
-            raise InferFailed(f"tflite: inference failed: {error}", remedy=INFER_REMEDY) from error
-
-    def close(self) -> None:
-        """Free the engine."""
-        self.engine = None
-
-
-class Tflite:
-    """Target ``tflite``."""
-
-    name = "tflite"
-    distribution = "tflite"
-    modules: tuple[str, ...] = ("ai_edge_litert", "tflite_runtime")
-
-    def compile(self, model: FloatModel, *, recipe: Recipe, calibration: Sequence[Array]) -> Artifact:
-        """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out.
-
-        Half and int8 weights alone: the same tool's float casting, and its weights for dynamic ranges: the engine finds
-        those of activations frame by frame. What the recipe's ``keep_float`` names is not quantized; operators are
-        found by the ONNX graph's weights.
-        """
-        check_recipe(
-            self.name,
-            recipe,
-            precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
-            granularities=("channel", "tensor") if recipe.calibrated else ("channel",),
-            methods=("minmax", "mse"),
-            keep_float=recipe.calibrated,
-        )
-        if model.tflite is None:
-            raise CompileFailed(
-                f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
-                remedy="make it with litert-torch (docs/bring-your-own.md) and name it with --tflite; "
-                "a zoo model: python -m edge_training.export",
-            )
-        data = model.tflite.read_bytes()
-        if recipe.calibrated:
-            with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
-                data = _quantize(model, model.tflite, recipe, calibration)
-        elif recipe.precision != "fp32":
-            with vendor_errors("tflite", CompileFailed, "compression failed", "check the float .tflite"):
-                data = _compress(model.tflite, recipe)
-        return Artifact(
-            files={_MODEL: data},
-            outputs=_output_order(data, model.spec),
-            fingerprint={"tflite": _version()},
-        )
-
-    def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> TfliteSession:
-        """Make a session; see :class:`edge_sdk.target.Target`."""
-        return TfliteSession(artifact, spec, options)
+    return model.tflite
 
 
 def _version() -> str:
@@ -225,40 +99,54 @@ def _version() -> str:
     return "unknown"
 
 
-def _output_order(data: bytes, spec: ModelSpec) -> tuple[str, ...]:
-    """Spec names in the order of the file's outputs: the signature calls them output_0, output_1 ... as exported.
+def _orders(data: bytes, spec: ModelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Spec names in the order of the file's inputs, and of its outputs.
+
+    The signature calls them args_0, args_1 and output_0, output_1 ... as exported, in the spec's order.
 
     Raises:
-        CompileFailed: the file's outputs are not the spec's; names the first that differs.
+        CompileFailed: the file's tensors are not the spec's; names the first that differs.
     """
-    interpreter = _import().Interpreter(model_content=data)
-    exported = interpreter.get_signature_runner(_SIGNATURE).get_output_details()
-    index_to_name = {}
-    for i, tensor in enumerate(spec.outputs):
-        found = exported.get(f"output_{i}")
-        shape = None if found is None else tuple(int(n) for n in found["shape"])
-        if shape != tensor.shape or len(exported) != len(spec.outputs):
+    interpreter = import_tflite().Interpreter(model_content=data)
+    runner = interpreter.get_signature_runner(_SIGNATURE)
+    inputs = _by_index(runner.get_input_details(), "args", "inputs", spec.inputs)
+    outputs = _by_index(runner.get_output_details(), "output", "outputs", spec.outputs)
+    return (
+        tuple(inputs[int(d["index"])] for d in interpreter.get_input_details()),
+        tuple(outputs[int(d["index"])] for d in interpreter.get_output_details()),
+    )
+
+
+def _by_index(
+    exported: Mapping[str, Any], prefix: str, kind: str, tensors: Sequence[TensorSpec]
+) -> dict[int, str]:
+    """Index of each tensor in the file to the spec's name."""
+    found = {}
+    for i, tensor in enumerate(tensors):
+        details = exported.get(f"{prefix}_{i}")
+        shape = None if details is None else tuple(int(n) for n in details["shape"])
+        if details is None or shape != tensor.shape or len(exported) != len(tensors):
             raise CompileFailed(
-                f"the float .tflite has {len(exported)} outputs, output_{i} of shape {shape}; "
-                f"the spec wants {len(spec.outputs)}, there {tensor.name!r} {tensor.shape}",
-                remedy="make it with the spec's outputs, in its order: docs/bring-your-own.md",
+                f"the float .tflite has {len(exported)} {kind}, {prefix}_{i} of shape {shape}; "
+                f"the spec wants {len(tensors)}, there {tensor.name!r} {tensor.shape}",
+                remedy=f"make it with the spec's {kind}, in its order: docs/bring-your-own.md",
             )
-        index_to_name[int(found["index"])] = tensor.name
-    return tuple(index_to_name[int(d["index"])] for d in interpreter.get_output_details())
+        found[int(details["index"])] = tensor.name
+    return found
 
 
 def _least_squares(
-    source: Path, network: Any, calibration: Sequence[Array], ranges: Mapping[str, Any]
+    source: Path, network: Any, items: Sequence[Tensors], ranges: Mapping[str, Any]
 ) -> dict[str, tuple[float, float]]:
     """Ranges that cost least squared error, of what operators compute inside the float network, by tensor.
 
     Args:
         source: the float file.
         network: the same, parsed.
-        calibration: input tensors.
+        items: inputs by their names in the signature, in order.
         ranges: the whole range of every tensor by name, as the tool has them.
     """
-    tflite, (graph,) = _import(), network.subgraphs
+    tflite, (graph,) = import_tflite(), network.subgraphs
     computed = {o for op in graph.operators for o in op.outputs} - set(graph.outputs)
     # Without delegates, which keep what they compute inside to themselves.
     interpreter = tflite.Interpreter(
@@ -268,14 +156,15 @@ def _least_squares(
         num_threads=2,
     )
     interpreter.allocate_tensors()
-    (entry,) = interpreter.get_input_details()
+    entries = interpreter.get_signature_runner(_SIGNATURE).get_input_details()
     known = {index: ranges.get(graph.tensors[index].name.decode()) for index in computed}
     of_one = {index: seen for index, seen in known.items() if seen and np.size(seen["min"]) == 1}
     whole = spans({i: (float(np.min(seen["min"])), float(np.max(seen["max"]))) for i, seen in of_one.items()})
 
     def frames() -> Iterator[dict[int, Array]]:
-        for pixels in calibration:
-            interpreter.set_tensor(entry["index"], pixels)
+        for item in items:
+            for name, array in item.items():
+                interpreter.set_tensor(entries[name]["index"], array)
             interpreter.invoke()
             yield {index: interpreter.get_tensor(index) for index in whole}
 
@@ -283,80 +172,85 @@ def _least_squares(
     return {graph.tensors[i].name.decode(): least_squares(counts[i], *span) for i, span in whole.items()}
 
 
-_RANGES = LastRanges[Any]()
-
-
-def _quantize(model: FloatModel, source: Path, chosen: Recipe, calibration: Sequence[Array]) -> bytes:
-    try:
-        from ai_edge_litert.tools import flatbuffer_utils
-        from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
-        from ai_edge_quantizer.utils import qsv_utils
-    except ImportError as error:
-        raise MissingDependency(
-            f"ai-edge-quantizer cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
-        ) from error
-
-    def tool(scopes: Sequence[str]) -> Any:
-        made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-        if chosen.granularity == "tensor":
-            made = quantizer.Quantizer(str(source))
-            made.add_static_config(
-                regex=".*",
-                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-                activation_num_bits=8,
-                weight_num_bits=8,
-                weight_granularity=qtyping.QuantGranularity.TENSORWISE,
-            )
-        for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            made.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
-        if scopes:
-            made.update_quantization_recipe(
-                regex=f"^({'|'.join(map(re.escape, scopes))})$",
-                operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-                algorithm_key="no_quantize",
-            )
-        return made
-
-    key = key_of(source, calibration, chosen.method)
-    ranges = _RANGES.get(key)
-    whole = flatbuffer_utils.read_model(str(source))
-    entry = _pixels_in(whole)
-    if ranges is None:
-        # By itself the tool averages the pictures' extremes, which cuts off what they differ in.
-        observer = calibrator.Calibrator(str(source), num_threads=2, qsv_update_func=qsv_utils.min_max_update)
-        rules = recipe_manager.RecipeManager()
-        rules.load_quantization_recipe(tool(()).get_quantization_recipe())
-        observer.calibrate({_SIGNATURE: [{"args_0": pixels} for pixels in calibration]}, rules)
-        ranges = observer.get_model_qsvs()
-        if chosen.method == "mse":
-            found = _least_squares(source, whole, calibration, ranges)
-            for name, (low, high) in found.items():
-                ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
-                ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
-        if entry is not None:
-            name, scale = entry
-            ranges[name]["min"] = np.full_like(ranges[name]["min"], 0)
-            ranges[name]["max"] = np.full_like(ranges[name]["max"], 255 * scale)
-        _RANGES.put(key, ranges)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / _MODEL
-        # A copy: the tool may write into what it is given.
-        result = tool(_scopes_in_float(model, source, chosen)).quantize(copy.deepcopy(ranges))
-        result.export_model(str(out), overwrite=True)
-        network = flatbuffer_utils.read_model(str(out))
-        if entry is not None and _let_pixels_in(network, *entry):
-            flatbuffer_utils.write_model(network, str(out))
-        return out.read_bytes()
-
-
-def _compress(source: Path, chosen: Recipe) -> bytes:
-    """The file with weights in half precision or in int8, and float activations between operators."""
+def _tools() -> tuple[Any, Any, Any]:
+    """ai-edge-quantizer's modules ``quantizer``, ``qtyping`` and ``recipe``."""
     try:
         from ai_edge_quantizer import qtyping, quantizer, recipe
     except ImportError as error:
         raise MissingDependency(
             f"ai-edge-quantizer cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
         ) from error
+    return quantizer, qtyping, recipe
+
+
+def _quantizer(source: Path, chosen: Recipe, scopes: Sequence[str]) -> Any:
+    """The tool for a file: int8 with static ranges, float inputs and outputs, and these scopes in float."""
+    quantizer, qtyping, recipe = _tools()
+    made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+    if chosen.granularity == "tensor":
+        made = quantizer.Quantizer(str(source))
+        made.add_static_config(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            activation_num_bits=8,
+            weight_num_bits=8,
+            weight_granularity=qtyping.QuantGranularity.TENSORWISE,
+        )
+    for operation in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        made.update_quantization_recipe(regex=".*", operation_name=operation, algorithm_key="no_quantize")
+    if scopes:
+        made.update_quantization_recipe(
+            regex=f"^({'|'.join(map(re.escape, scopes))})$",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key="no_quantize",
+        )
+    return made
+
+
+def _calibrate(source: Path, spec: ModelSpec, chosen: Recipe, frames: Sequence[Tensors]) -> dict[str, Any]:
+    quantizer = _quantizer(source, chosen, ())
+    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    # By itself the tool averages the pictures' extremes, which cuts off what they differ in.
+    observer = calibrator.Calibrator(str(source), num_threads=2, qsv_update_func=qsv_utils.min_max_update)
+    rules = recipe_manager.RecipeManager()
+    rules.load_quantization_recipe(quantizer.get_quantization_recipe())
+    names = [t.name for t in spec.inputs]
+    items = [{f"args_{i}": frame[name] for i, name in enumerate(names)} for frame in frames]
+    observer.calibrate({_SIGNATURE: items}, rules)
+    ranges: dict[str, Any] = observer.get_model_qsvs()
+    whole = flatbuffer_utils.read_model(str(source))
+    changed = {}
+    if chosen.method == "mse":
+        changed = _least_squares(source, whole, items, ranges)
+    changed |= {name: (0.0, 255 * scale) for _, name, scale in _fronts(whole) if name in ranges}
+    for name, (low, high) in changed.items():
+        ranges[name]["min"] = np.full_like(ranges[name]["min"], low)
+        ranges[name]["max"] = np.full_like(ranges[name]["max"], high)
+    return ranges
+
+
+def _quantize(model: SourceModel, source: Path, chosen: Recipe, ranges: Mapping[str, Any]) -> bytes:
+    quantizer = _quantizer(source, chosen, _scopes_in_float(model, source, chosen))
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / MODEL
+        # A copy: the tool may write into what it is given.
+        quantizer.quantize(copy.deepcopy(ranges)).export_model(str(out), overwrite=True)
+        network = flatbuffer_utils.read_model(str(out))
+        fronts = _fronts(flatbuffer_utils.read_model(str(source)))
+        changed = [_let_pixels_in(network, *front) for front in fronts]
+        if any(changed):
+            flatbuffer_utils.write_model(network, str(out))
+        return out.read_bytes()
+
+
+def _compress(source: Path, chosen: Recipe) -> bytes:
+    """The file with weights in half precision or in int8, and float activations between operators."""
+    quantizer, qtyping, recipe = _tools()
     if chosen.precision == "int8-wonly":
         tool = quantizer.Quantizer(str(source), recipe.dynamic_wi8_afp32())
     else:
@@ -383,33 +277,42 @@ def _code(network: Any, operator: Any) -> str:
     return str(kinds[network.operatorCodes[operator.opcodeIndex].builtinCode])
 
 
-def _pixels_in(network: Any) -> tuple[str, float] | None:
-    """Name and scale of the float tensor that is the pixels, cast and scaled by one number; None without a cast."""
-    graph = network.subgraphs[0]
+def _fronts(network: Any) -> list[tuple[int, str, float]]:
+    """Where pixels come in: of each uint8 input its place, and name and scale of the float tensor that it becomes.
+
+    That is the pixels, cast and scaled by one number; an input that does not go into a cast alone is left out.
+    """
+    from ai_edge_litert.tools.flatbuffer_utils import schema_fb
+
+    graph, found = network.subgraphs[0], []
 
     def only_user(index: int) -> Any:
         users = [op for op in graph.operators if index in op.inputs]
         return users[0] if len(users) == 1 else None
 
-    cast = only_user(graph.inputs[0])
-    if cast is None or _code(network, cast) != "CAST":
-        return None
-    found, scale = int(cast.outputs[0]), 1.0
-    product = only_user(found)
-    if product is not None and _code(network, product) == "MUL":
-        (other,) = (i for i in product.inputs if i != found)
-        data = network.buffers[graph.tensors[other].buffer].data
-        values = np.frombuffer(bytes(data if data is not None else b""), np.float32)
-        if len(values) == 1 and values[0] > 0:
-            found, scale = int(product.outputs[0]), float(values[0])
-    return graph.tensors[found].name.decode(), scale
+    for place, entry in enumerate(graph.inputs):
+        cast = only_user(entry)
+        is_pixels = graph.tensors[entry].type == schema_fb.TensorType.UINT8
+        if not is_pixels or cast is None or _code(network, cast) != "CAST":
+            continue
+        scaled, scale = int(cast.outputs[0]), 1.0
+        product = only_user(scaled)
+        if product is not None and _code(network, product) == "MUL":
+            (other,) = (i for i in product.inputs if i != scaled)
+            data = network.buffers[graph.tensors[other].buffer].data
+            values = np.frombuffer(bytes(data if data is not None else b""), np.float32)
+            if len(values) == 1 and values[0] > 0:
+                scaled, scale = int(product.outputs[0]), float(values[0])
+        found.append((place, graph.tensors[scaled].name.decode(), scale))
+    return found
 
 
-def _let_pixels_in(network: Any, name: str, scale: float) -> bool:
+def _let_pixels_in(network: Any, place: int, name: str, scale: float) -> bool:
     """Read int8 pixels straight from the uint8 ones: the zero points differ by 128, the scale is the same; in place.
 
     Args:
         network: quantized.
+        place: of the pixels among the inputs.
         name: of the scaled pixels.
         scale: of a pixel.
 
@@ -419,6 +322,7 @@ def _let_pixels_in(network: Any, name: str, scale: float) -> bool:
     from ai_edge_litert.tools.flatbuffer_utils import schema_fb
 
     graph = network.subgraphs[0]
+    entry = int(graph.inputs[place])
     makers = {int(i): op for op in graph.operators for i in op.outputs}
     quantizers = [op for op in graph.operators if _code(network, op) == "QUANTIZE"]
     names = {t.name.decode(): i for i, t in enumerate(graph.tensors)}
@@ -428,20 +332,20 @@ def _let_pixels_in(network: Any, name: str, scale: float) -> bool:
     if not ends or not quantizers:
         return False
     target, path, at = ends[0], list[Any](), ends[0]
-    while at != graph.inputs[0]:
+    while at != entry:
         path.append(makers[at])
-        before = [int(i) for i in makers[at].inputs if int(i) in makers or i == graph.inputs[0]]
+        before = [int(i) for i in makers[at].inputs if int(i) in makers or i == entry]
         if len(before) != 1:
             return False
         at = before[0]
     inside = {int(i) for op in path for i in op.outputs} - {target}
     if any(int(i) in inside for op in graph.operators if op not in path for i in op.inputs):
         return False
-    pixels = graph.tensors[graph.inputs[0]]
+    pixels = graph.tensors[entry]
     pixels.quantization = copy.deepcopy(graph.tensors[target].quantization)
     pixels.quantization.zeroPoint = np.array([0])
     step = next(op for op in path if _code(network, op) == "QUANTIZE")
-    step.inputs, step.outputs = [graph.inputs[0]], [target]
+    step.inputs, step.outputs = [entry], [target]
     graph.operators = [op for op in graph.operators if op is step or op not in path]
     return True
 
@@ -468,7 +372,7 @@ _ONNX_KINDS = {
 """Operators that ONNX calls otherwise; the rest differ in capitals only (SOFTMAX, Softmax)."""
 
 
-def _scopes_in_float(model: FloatModel, source: Path, chosen: Recipe) -> list[str]:
+def _scopes_in_float(model: SourceModel, source: Path, chosen: Recipe) -> list[str]:
     """The quantizer's names of the operators that stay in float."""
     if not chosen.keep_float:
         return []
@@ -505,6 +409,3 @@ def _scopes_in_float(model: FloatModel, source: Path, chosen: Recipe) -> list[st
             )
         )
     return [scopes[op.name] for op in located(operators) if named_by(op, chosen.keep_float)]
-
-
-TARGET: Target = Tflite()
