@@ -347,7 +347,8 @@ class Bundle:
             has_frame = f"{place}/{_FRAME}.npy" in self.files
             if not has_frame and not all(f"{place}/{_INPUT}{t.name}.npy" in self.files for t in spec.inputs):
                 raise ManifestInvalid(
-                    f"{place}/{_FRAME}.npy is missing, and so are inputs in its place", remedy="build it again"
+                    f"{place}/{_FRAME}.npy is missing, and so are inputs in its place",
+                    remedy="build it again",
                 )
             cases.append(
                 GoldenCase(

@@ -80,7 +80,10 @@ def _build(kind: Any, value: object, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         alternative = _alternative(kind, value, where) if hasattr(kind, "find_alternative") else kind
         return _build_dataclass(alternative, value, where)
-    if origin in (types.UnionType, typing.Union):  # of something and None: other unions are dataclasses with kinds
+    if origin in (
+        types.UnionType,
+        typing.Union,
+    ):  # of something and None: other unions are dataclasses with kinds
         if value is None and type(None) in arguments:
             return None
         return _build(next(a for a in arguments if a is not type(None)), value, where)

@@ -11,6 +11,7 @@ from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml, to_plain
 from edge_sdk.spec import Gate, ModelSpec, Recipe
 
+HEAD = to_plain(toys.SPEC.head)
 names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=12)
 recipes = st.builds(
     Recipe,
@@ -35,12 +36,17 @@ def test_the_zoos_specs_survive_json(name):
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"labels": "angry"}, "spec.labels"),
-        ({"labels": [1]}, r"spec\.labels\[0\]"),
+        ({"head": {**HEAD, "labels": "angry"}}, "spec.head.labels"),
+        ({"head": {**HEAD, "labels": [1]}}, r"spec\.head\.labels\[0\]"),
+        ({"head": {**HEAD, "kind": "segmentation"}}, "spec.head.kind: expected one of 'classification'"),
+        ({"head": {**HEAD, "kind": "base"}}, "spec.head.kind"),
+        ({"head": {**HEAD, "kind": ["detection"]}}, "spec.head.kind"),
+        ({"head": {**HEAD, "threshold": 0.5}}, "spec.head has an unknown key 'threshold'"),
+        ({"head": []}, "spec.head"),
         ({"licence": None}, "spec.licence"),
-        ({"task": "segmentation"}, "spec.task"),
-        ({"input": {"name": "x"}}, "spec.input"),
-        ({"decode": []}, "spec.decode"),
+        ({"inputs": {"name": "x"}}, "spec.inputs"),
+        ({"inputs": [{"name": "x"}]}, r"spec\.inputs\[0\]"),
+        ({"state": [{"input": "x"}]}, r"spec\.state\[0\]"),
         ({"extra": 1}, "extra"),
     ],
 )

@@ -13,7 +13,7 @@ import edge_sdk as edge
 import edge_sdk.model
 from edge_sdk import target
 from edge_sdk.errors import ChecksumMismatch, InputError, LoadFailed
-from edge_sdk.successor import Successor
+from edge_sdk.handover import Successor
 
 PREFER = ("tensorrt", "onnxruntime")
 
@@ -68,7 +68,7 @@ def path(tmp_path):
 
 
 def test_the_stand_in_answers_until_the_engine_is_built(engines, path):
-    with edge.load(path, prefer=PREFER, threads=2, options=edge.LoadOptions(cuda_graph=True)) as model:
+    with edge.load(path, prefer=PREFER, threads=2, options=edge.LoadOptions(engine={"cuda_graph": True})) as model:
         assert (model.info.target, model.pending) == ("onnxruntime", "tensorrt")
         assert "tensorrt builds its engine" in model.info.notes[-1]
         found = model(toys.frame())
@@ -84,8 +84,8 @@ def test_the_stand_in_answers_until_the_engine_is_built(engines, path):
         assert not new.closed
     assert new.closed
     # What is TensorRT's own is asked of TensorRT alone.
-    assert (engines.onnxruntime.options.cuda_graph, engines.onnxruntime.options.threads) == (False, 2)
-    assert engines.tensorrt.options.cuda_graph
+    assert (engines.onnxruntime.load_options.engine, engines.onnxruntime.load_options.threads) == ({}, 2)
+    assert engines.tensorrt.load_options.engine == {"cuda_graph": True}
 
 
 def test_a_frame_takes_over_by_itself(engines, path):

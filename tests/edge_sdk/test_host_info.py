@@ -2,8 +2,8 @@
 
 import pytest
 
-from edge_sdk import device
-from edge_sdk.device import Reading, Throttle, throttled_between
+from edge_sdk import host_info
+from edge_sdk.host_info import Reading, Throttle, throttled_between
 
 
 def write(root, files):
@@ -78,20 +78,20 @@ def intel(tmp_path):
 
 
 def test_a_raspberry_pi_is_known_by_its_device_tree(pi):
-    board = device.board(pi).value
+    board = host_info.board(pi).value
     assert (board.model, board.family) == ("Raspberry Pi 5 Model B Rev 1.0", "raspberry-pi")
     assert board.cpu == "Cortex-A76"
     assert board.l4t is None
-    clocks = device.clocks(pi).value
+    clocks = host_info.clocks(pi).value
     assert (clocks.governor, clocks.mhz, clocks.max_mhz) == ("ondemand", (1500.0, 2400.0), 2400.0)
-    assert device.temperatures(pi).value == {"cpu-thermal": 61.25}
-    assert device.memory_mb(pi).value == pytest.approx(8443.2, abs=0.1)
-    assert device.system(pi).value == "Debian GNU/Linux 12 (bookworm)"
-    assert device.cameras(pi).value == {"/dev/video0": "unicam"}
+    assert host_info.temperatures(pi).value == {"cpu-thermal": 61.25}
+    assert host_info.memory_mb(pi).value == pytest.approx(8443.2, abs=0.1)
+    assert host_info.system(pi).value == "Debian GNU/Linux 12 (bookworm)"
+    assert host_info.cameras(pi).value == {"/dev/video0": "unicam"}
 
 
 def test_a_raspberry_pi_tells_its_flags_apart(pi):
-    flags = device.throttle(pi).value
+    flags = host_info.throttle(pi).value
     assert flags.now is True
     assert flags.since_boot is True
     assert flags.causes == (
@@ -101,59 +101,59 @@ def test_a_raspberry_pi_tells_its_flags_apart(pi):
         "throttled since boot",
     )
     (pi / "sys/devices/platform/soc/soc:firmware/get_throttled").write_text("80000")
-    flags = device.throttle(pi).value
+    flags = host_info.throttle(pi).value
     assert (flags.now, flags.since_boot, flags.causes) == (
         False,
         True,
         ("soft temperature limit since boot",),
     )
     (pi / "sys/devices/platform/soc/soc:firmware/get_throttled").write_text("?")
-    assert device.throttle(pi) == Reading(
+    assert host_info.throttle(pi) == Reading(
         None, "/sys/devices/platform/soc/soc:firmware/get_throttled said '?'"
     )
 
 
 def test_the_firmwares_command_is_asked_where_the_kernel_has_no_file(tmp_path, monkeypatch):
-    live = device._pi_throttle
+    live = host_info._pi_throttle
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "vcgencmd is not installed" in live(device.ROOT).reason
+    assert "vcgencmd is not installed" in live(host_info.ROOT).reason
     command = tmp_path / "vcgencmd"
     command.write_text("#!/bin/sh\necho throttled=0x20002\n")
     command.chmod(0o755)
-    flags = live(device.ROOT).value
+    flags = live(host_info.ROOT).value
     assert flags.causes == ("clock capped now", "clock capped since boot")
     command.write_text("#!/bin/sh\nexit 255\n")
-    assert "group video" in live(device.ROOT).reason
+    assert "group video" in live(host_info.ROOT).reason
 
 
 def test_a_jetson_counts_its_over_currents(jetson):
-    board = device.board(jetson).value
+    board = host_info.board(jetson).value
     assert (board.family, board.l4t, board.cpu) == ("jetson", "36.3.0", "Cortex-A78AE")
-    flags = device.throttle(jetson).value
+    flags = host_info.throttle(jetson).value
     assert (flags.now, flags.since_boot, flags.counters) == (False, True, {"oc3": 7})
-    assert device.temperatures(jetson).value == {"cpu-thermal": 48.5}
+    assert host_info.temperatures(jetson).value == {"cpu-thermal": 48.5}
     (jetson / "sys/class/thermal/cooling_device1/cur_state").write_text("1")
-    assert device.throttle(jetson).value.causes[0] == "cpu-throttle-alert now"
+    assert host_info.throttle(jetson).value.causes[0] == "cpu-throttle-alert now"
 
 
 def test_an_intel_pc_is_known_by_dmi_and_counts_its_throttling(intel):
-    board = device.board(intel).value
+    board = host_info.board(intel).value
     assert (board.model, board.family) == ("Intel(R) Client Systems NUC12WSKi5", "intel")
-    flags = device.throttle(intel).value
+    flags = host_info.throttle(intel).value
     assert (flags.now, flags.since_boot) == (None, True)
     assert flags.causes == ("package throttled 12 times since boot",)
-    assert device.temperatures(intel).value == {"coretemp": 58.0}
+    assert host_info.temperatures(intel).value == {"coretemp": 58.0}
 
 
 def test_an_empty_root_says_why_nothing_is_known(tmp_path):
     for read in (
-        device.board,
-        device.clocks,
-        device.temperatures,
-        device.throttle,
-        device.cameras,
-        device.memory_mb,
-        device.system,
+        host_info.board,
+        host_info.clocks,
+        host_info.temperatures,
+        host_info.throttle,
+        host_info.cameras,
+        host_info.memory_mb,
+        host_info.system,
     ):
         reading = read(tmp_path)
         assert reading.value is None
@@ -161,7 +161,7 @@ def test_an_empty_root_says_why_nothing_is_known(tmp_path):
 
 
 def test_this_machine_answers_or_says_why_not():
-    for read in (device.board, device.clocks, device.temperatures, device.throttle, device.cameras):
+    for read in (host_info.board, host_info.clocks, host_info.temperatures, host_info.throttle, host_info.cameras):
         reading = read()
         assert (reading.value is None) == bool(reading.reason)
 
@@ -194,13 +194,13 @@ def test_memory_that_is_free_and_swapping_are_counted(tmp_path):
         tmp_path,
         {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    1000 kB\n", "proc/vmstat": "pswpin 12\n"},
     )
-    assert device.available_mb(tmp_path).value == 1.024
-    assert device.swapped_in(tmp_path).value == 12
-    assert device.swapped_in(tmp_path / "nothing").value is None
+    assert host_info.available_mb(tmp_path).value == 1.024
+    assert host_info.swapped_in(tmp_path).value == 12
+    assert host_info.swapped_in(tmp_path / "nothing").value is None
 
 
 def test_a_jetsons_power_mode_has_the_name_of_its_configuration(jetson):
-    assert device.power_mode(jetson).value is None
+    assert host_info.power_mode(jetson).value is None
     write(
         jetson,
         {
@@ -208,4 +208,4 @@ def test_a_jetsons_power_mode_has_the_name_of_its_configuration(jetson):
             "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=15W >\n< POWER_MODEL ID=1 NAME=25W >\n",
         },
     )
-    assert device.power_mode(jetson).value == "1 25W"
+    assert host_info.power_mode(jetson).value == "1 25W"
