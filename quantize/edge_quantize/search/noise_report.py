@@ -1,23 +1,27 @@
-"""Where a network loses what it loses: a JSON file and a picture of each block's noise and of a search's steps."""
+"""The file of ``build --report``: how much noise each block adds in int8, and a search's steps, as JSON and drawn."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edge_quantize.mixed import Search, noise
+from edge_quantize.search.mixed import Search, noise
+from edge_quantize.workbench import Workbench
 from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.files import write_atomically
 from edge_sdk.schema import to_plain
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Target
 
-if TYPE_CHECKING:
-    from edge_quantize.build import Workbench
-
 
 def check(path: Path, recipe: Recipe) -> None:
     """Refuse before a build what ``write`` could not do after it.
+
+    Args:
+        path: of the JSON file.
+        recipe: of the build.
 
     Raises:
         InputError: no such folder, no ``.json``, or a recipe that quantizes no activation.
@@ -46,6 +50,16 @@ def write(bench: Workbench, target: Target, recipe: Recipe, found: Search, path:
     """Write the report, and its picture beside it, each whole or not at all.
 
     Blocks are measured if the build did not have to.
+
+    Args:
+        bench: the network and its pictures.
+        target: that was compiled for.
+        recipe: that was asked for.
+        found: how the search went; takes the blocks' noise where it has none.
+        path: of the JSON file; the picture is beside it and ends in ``.png``.
+
+    Raises:
+        InputError: the folder is not writable or full.
     """
     if not found.noise:
         found.noise = noise(bench, target, recipe)
@@ -67,23 +81,12 @@ def write(bench: Workbench, target: Target, recipe: Recipe, found: Search, path:
         if found.steps or found.start
         else None,
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-        picture = path.with_suffix(".png")
-        partial_picture = picture.with_name(picture.name + ".partial")
-        _draw(plain, found, partial_picture)
-        partial_picture.replace(picture)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    write_atomically(path.with_suffix(".png"), _drawn(plain, found))
 
 
-def _draw(plain: dict[str, Any], found: Search, path: Path) -> None:
+def _drawn(plain: dict[str, Any], found: Search) -> bytes:
+    """The picture, PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -124,4 +127,6 @@ def _draw(plain: dict[str, Any], found: Search, path: Path) -> None:
         bottom.set_xlabel(
             "time / float on this engine: | before, o with these in float, dashed: budget", fontsize=8
         )
-    figure.savefig(path, format="png", dpi=120)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    return out.getvalue()
