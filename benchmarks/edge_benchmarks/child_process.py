@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edge_sdk.child import run_python
 from edge_sdk.errors import InferFailed, LoadFailed
-from edge_targets.isolated import run_python
 
 CHILDREN = "edge_benchmarks.children"
 

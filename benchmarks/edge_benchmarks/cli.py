@@ -10,8 +10,9 @@ from edge_benchmarks import compare, module_cli, render_html, render_text, repor
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
 from edge_sdk.bundle import Bundle
+from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.errors import InputError
-from edge_sdk.terminal import Verb, bundle_path, print_json, progress
+from edge_sdk.selection import bundle_path
 
 
 def register(verb: Verb) -> None:

@@ -30,13 +30,13 @@ from typing import Any
 from edge_benchmarks import module_cli
 from edge_benchmarks.child_process import call_main
 from edge_benchmarks.system_under_test import network_inputs
+from edge_sdk.adapter import thread_count
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
 from edge_sdk.model import load
 from edge_sdk.target import LoadOptions, Session
-from edge_sdk.tensors import Array
+from edge_sdk.tensors import Tensors
 from edge_sdk.timing import now_ns
-from edge_targets.threads import thread_count
 
 AGREEMENT = 0.05
 INPUTS = 16
@@ -51,13 +51,13 @@ class SessionUnderTest:
 
     Attributes:
         session: our loaded session.
-        inputs: input tensors that it is given in turn.
+        inputs: inputs by name that it is given in turn.
         files: folder with the bundle's artifact, for tools that read files.
         threads: number of threads of the engine.
     """
 
     session: Session
-    inputs: Sequence[Array]
+    inputs: Sequence[Tensors]
     files: Path
     threads: int
 
@@ -194,9 +194,9 @@ def closed_loop(subject: SessionUnderTest, seconds: float) -> Figure:
     taken: list[int] = []
     end = now_ns() + int(seconds * 1e9)
     while not taken or now_ns() < end:
-        pixels = inputs[len(taken) % len(inputs)]
+        given = inputs[len(taken) % len(inputs)]
         before = now_ns()
-        infer(pixels)
+        infer(given)
         taken.append(now_ns() - before)
     return Figure(statistics.median(taken) / 1e6, statistics.fmean(taken) / 1e6)
 

@@ -19,8 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_sdk.device import ROOT, Reading
 from edge_sdk.errors import InputError
+from edge_sdk.host_info import ROOT, Reading
 
 POLL_S = 0.1
 """Seconds between readings of a source that tells power and not energy."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_sdk import device
+from edge_sdk import host_info
 
 TOP = 3
 """How many of the busiest other processes are named."""
@@ -89,9 +89,9 @@ class Environment:
     after: Snapshot
 
 
-def snapshot(root: Path = device.ROOT) -> Snapshot:
+def snapshot(root: Path = host_info.ROOT) -> Snapshot:
     """Read the state of the machine now."""
-    clocks = device.clocks(root).value
+    clocks = host_info.clocks(root).value
     try:
         load: float | None = os.getloadavg()[0]
     except OSError:
@@ -99,14 +99,14 @@ def snapshot(root: Path = device.ROOT) -> Snapshot:
     return Snapshot(
         load=load,
         clock_mhz=() if clocks is None else clocks.mhz,
-        temperature_c=device.temperatures(root).value or {},
-        available_mb=device.available_mb(root).value,
+        temperature_c=host_info.temperatures(root).value or {},
+        available_mb=host_info.available_mb(root).value,
         busiest=busiest(root),
     )
 
 
 def describe(
-    *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = device.ROOT
+    *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = host_info.ROOT
 ) -> Environment:
     """Describe hardware and software after a run.
 
@@ -118,19 +118,19 @@ def describe(
         root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
     engine = next((m.replace("_", "-") for m in modules if m in sys.modules), None)
-    board, clocks = device.board(root).value, device.clocks(root).value
+    board, clocks = host_info.board(root).value, host_info.clocks(root).value
     return Environment(
         machine=platform.machine(),
         board=None if board is None else board.model,
         cpu=None if board is None else board.cpu,
         cores=cores(),
         affinity=_affinity(),
-        memory_mb=device.memory_mb(root).value,
-        os=device.system(root).value,
+        memory_mb=host_info.memory_mb(root).value,
+        os=host_info.system(root).value,
         kernel=f"{platform.system()} {platform.release()}",
         governor=None if clocks is None else clocks.governor,
         max_mhz=None if clocks is None else clocks.max_mhz,
-        power_mode=device.power_mode(root).value,
+        power_mode=host_info.power_mode(root).value,
         python=platform.python_version(),
         numpy=_version("numpy") or "unknown",
         opencv=getattr(sys.modules.get("cv2"), "__version__", None),
@@ -200,7 +200,7 @@ class Background:
         return cores.total, cores.busy, own
 
 
-def busiest(root: Path = device.ROOT) -> tuple[str, ...]:
+def busiest(root: Path = host_info.ROOT) -> tuple[str, ...]:
     """The other processes that took most of a core since they started, at least 5 % of one."""
     try:
         uptime = float((root / "proc/uptime").read_text().split()[0])

@@ -14,8 +14,8 @@ import numpy as np
 
 from edge_benchmarks import energy, environment
 from edge_benchmarks.report import Energy, Health, Series
-from edge_sdk import device
-from edge_sdk.device import Reading
+from edge_sdk import host_info
+from edge_sdk.host_info import Reading
 from edge_sdk.timing import now_ns
 
 SAMPLE_PERIOD_S = 1.0
@@ -39,7 +39,7 @@ class Monitor:
         source: Reading[energy.Source] | None = None,
         *,
         meter: Path | None = None,
-        root: Path = device.ROOT,
+        root: Path = host_info.ROOT,
     ) -> None:
         self._source, self._meter, self._root = source, meter, root
         self._lost = ""
@@ -71,8 +71,8 @@ class Monitor:
         """Begin: everything is counted from here."""
         self._started_at, self._start = time.time(), now_ns()
         self._background = environment.Background()
-        self._throttle_before = device.throttle(self._root)
-        self._swap_before = device.swapped_in(self._root).value
+        self._throttle_before = host_info.throttle(self._root)
+        self._swap_before = host_info.swapped_in(self._root).value
         self._throttled_seen: list[str] = []
         self._rows: list[tuple[float, float | None, float | None, float | None]] = []
         self._energy_read = 0
@@ -94,9 +94,9 @@ class Monitor:
         self._read_energy()
         if now >= self._next_sample:
             self._next_sample = now + int(SAMPLE_PERIOD_S * 1e9)
-            clocks = device.clocks(self._root).value
-            degrees = device.temperatures(self._root).value
-            throttle = device.throttle(self._root).value
+            clocks = host_info.clocks(self._root).value
+            degrees = host_info.temperatures(self._root).value
+            throttle = host_info.throttle(self._root).value
             if throttle is not None and throttle.now:
                 self._throttled_seen += [c for c in throttle.causes if c not in self._throttled_seen]
             at = (now - self._start) / 1e9
@@ -142,11 +142,11 @@ class Monitor:
         self._read_energy()
         share = self._background.share()
         seconds = (end - self._start) / 1e9
-        after = device.throttle(self._root)
-        throttled = device.throttled_between(self._throttle_before, after)
+        after = host_info.throttle(self._root)
+        throttled = host_info.throttled_between(self._throttle_before, after)
         if self._throttled_seen:
             throttled = True
-        swap = device.swapped_in(self._root).value
+        swap = host_info.swapped_in(self._root).value
         series = (
             Series(*(tuple(column) for column in zip(*self._rows, strict=True))) if self._rows else Series()
         )
@@ -158,7 +158,7 @@ class Monitor:
             clock_cv=round(float(np.std(mhz) / np.mean(mhz)), 5) if known else None,
             clock=f"{len(mhz)} readings of cpufreq"
             if known
-            else device.clocks(self._root).reason
+            else host_info.clocks(self._root).reason
             or f"too short: {len(mhz)} readings, {MIN_CLOCK_READINGS} needed",
             as_shipped=as_shipped,
             background_share=share,
@@ -212,7 +212,7 @@ def _per_decision(
     return Energy(name, scope, reason, gross, net, watts, idle, readings)
 
 
-def _throttle_text(throttled: bool | None, after: Reading[device.Throttle], seen: list[str]) -> str:
+def _throttle_text(throttled: bool | None, after: Reading[host_info.Throttle], seen: list[str]) -> str:
     if after.value is None:
         return after.reason
     if throttled is None:

@@ -25,10 +25,11 @@ from edge_benchmarks.monitor import Monitor
 from edge_benchmarks.report import AT, END_TO_END, Run, Scenario, ScenarioKind
 from edge_benchmarks.summary import age, describe_frames, drift, summaries, throughput
 from edge_benchmarks.system_under_test import Item, ModelUnderTest, item_stream, items_of
+from edge_sdk.adapter import thread_count
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.model import ModelInfo, load
 from edge_sdk.target import LoadOptions, find_target
-from edge_targets.threads import thread_count
+from edge_sdk.tasks import faces_of
 
 SCENARIOS: tuple[ScenarioKind, ...] = (
     "single-stream", "paced", "multi-stream", "offline", "cold", "sustained",
@@ -219,7 +220,7 @@ def _loop(
             stack.enter_context(load(bundle, threads=threads, device=options.device)) for _ in range(streams)
         ]
         info = models[0].info
-        items = items_of(pictures, info.task)
+        items = items_of(pictures, faces_of(info.task))
         subjects = [ModelUnderTest(model) for model in models]
         feed = item_stream(items)
         measurement = Measurement(
@@ -264,7 +265,7 @@ def _cold(
     threads = options.threads or thread_count(LoadOptions())
     with load(bundle, threads=threads, device=options.device) as model:
         info = model.info
-    items = items_of(pictures, info.task)
+    items = items_of(pictures, faces_of(info.task))
     measurement = Measurement(cold.PHASES, duration_s=math.inf, monitor=watch.monitor, stop=watch.stop)
     measurement.begin()
 
@@ -325,7 +326,7 @@ def _assemble(
         stages=summaries(traces, measurement.seconds),
         throughput=None,
         warm_up=None,
-        frames=describe_frames(pictures, items, traces, info.task),
+        frames=describe_frames(pictures, items, traces, faces_of(info.task)),
         environment=environment.describe(
             modules=modules, device_used=info.device, threads=threads, before=watch.before
         ),

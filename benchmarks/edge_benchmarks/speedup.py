@@ -33,7 +33,7 @@ from edge_sdk.bundle import SUFFIX, Bundle
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, find_target
+from edge_sdk.target import Artifact, LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
 from edge_sdk.timing import now_ns, take_turns
 
@@ -114,9 +114,10 @@ def relative_latencies(
     with ExitStack() as stack:
         sessions: dict[str | Path | None, Session] = {}
         for path, bundle in bundles.items():
-            if bundle.manifest.spec.input != spec.input:
+            if bundle.manifest.spec.inputs != spec.inputs:
+                theirs, ours = ([t.shape for t in s.inputs] for s in (bundle.manifest.spec, spec))
                 raise InputError(
-                    f"{path} takes {bundle.manifest.spec.input.shape}, the reference {spec.input.shape}",
+                    f"{path} takes {theirs}, the reference {ours}",
                     remedy="compare bundles of one model",
                 )
             target = find_target(bundle.manifest.target)
@@ -201,8 +202,8 @@ def _reference(
     if not Path(reference).is_file():
         raise InputError(f"no reference {reference}", remedy="give --reference an .edge or .onnx file")
     spec = next(iter(bundles.values())).manifest.spec if bundles else zoo.spec(module_cli.DEFAULT_MODEL)
-    model = FloatModel(spec, Path(reference))
-    artifact = find_target(REFERENCE[0]).compile(model, recipe=read_recipe(REFERENCE[1]), calibration=())
+    model = SourceModel(spec, Path(reference))
+    artifact = find_target(REFERENCE[0]).compile(model, recipe=read_recipe(REFERENCE[1]))
     return spec, artifact, None
 
 

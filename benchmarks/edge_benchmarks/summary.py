@@ -10,6 +10,7 @@ from edge_benchmarks import report, stats
 from edge_benchmarks.frames import FrameSet
 from edge_benchmarks.report import AT, END_TO_END
 from edge_benchmarks.system_under_test import Item
+from edge_sdk.tasks.base import Faces
 
 
 def summaries(traces: Mapping[str, stats.Samples], seconds: float) -> dict[str, report.Stage]:
@@ -71,7 +72,7 @@ def age(traces: Mapping[str, stats.Samples], fps: float, due: int) -> stats.Samp
 
 
 def describe_frames(
-    pictures: FrameSet, items: Sequence[Item], traces: Mapping[str, stats.Samples], task: str
+    pictures: FrameSet, items: Sequence[Item], traces: Mapping[str, stats.Samples], faces: Faces
 ) -> report.Frames:
     """Describe the set of pictures, and how many faces the network reported on them."""
     drawn = np.array([-1 if item.drawn is None else item.drawn for item in items])[traces["item"]]
@@ -94,7 +95,7 @@ def describe_frames(
         sha256=pictures.sha256,
         distinct=len(pictures.images),
         size=f"{width}x{height}",
-        unit="frame" if task == "detection" else "face",
+        unit="frame" if faces == "found" else "face",
         faces_reported=round(float(traces["faces"].mean()), 4) if len(traces["faces"]) else 0.0,
         groups=tuple(groups),
     )

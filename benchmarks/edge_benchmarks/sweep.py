@@ -34,8 +34,8 @@ from typing import Any, Protocol
 from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import __version__, zoo
-from edge_sdk.build import build
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
+from edge_sdk.host import build
 from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.target import engine_of
 

@@ -19,8 +19,10 @@ from edge_benchmarks.frames import FrameSet, frame_set, shuffled
 from edge_sdk.image import Image
 from edge_sdk.model import Model
 from edge_sdk.results import Detections
-from edge_sdk.tasks import AnyTask
-from edge_sdk.tensors import Array
+from edge_sdk.state import State
+from edge_sdk.tasks import Task
+from edge_sdk.tasks.base import Faces
+from edge_sdk.tensors import Tensors
 from edge_sdk.timing import StageTimes, now_ns
 
 Boxes = npt.NDArray[np.float32]
@@ -72,10 +74,11 @@ class ModelUnderTest:
 
     def __init__(self, model: Model[Any]) -> None:
         self.model = model
+        self._state = model.new_state() if model.spec.state else None
 
     def __call__(self, item: Item) -> Any:
         """See :class:`SystemUnderTest`."""
-        return self.model(item.image, boxes=item.boxes)
+        return self.model(item.image, boxes=item.boxes, state=self._state)
 
     def read(self, decided: Any) -> tuple[int, tuple[int, ...]]:
         """See :class:`SystemUnderTest`."""
@@ -106,42 +109,44 @@ class NullModel:
         return answer
 
 
-def items_of(pictures: FrameSet, task: str) -> list[Item]:
-    """The items of a set for a model of a task.
+def items_of(pictures: FrameSet, faces: Faces) -> list[Item]:
+    """The items of a set for a model, by how its task comes to faces.
 
-    A detector decides about frames. Networks that look at crops decide about faces: each drawn face is an item. Of the
-    user's own pictures, whose faces nobody knows, a classifier takes each as one crop, and a liveness network the
-    middle third, as if a face were there.
+    A task that finds faces decides about frames. One that is given them decides about faces: each drawn face is an item.
+    Of the user's own pictures, whose faces nobody knows, it takes each as one crop, or, where it needs a box, the middle
+    third, as if a face were there.
     """
-    if task == "detection":
+    if faces == "found":
         return [
             Item(i, image, None, pictures.drawn[i] if pictures.boxes else None)
             for i, image in enumerate(pictures.images)
         ]
     if pictures.boxes:
-        faces = [
+        drawn = [
             (image, box[None])
             for image, boxes in zip(pictures.images, pictures.boxes, strict=True)
             for box in boxes
         ]
-        return [Item(i, image, box, 1) for i, (image, box) in enumerate(faces)]
+        return [Item(i, image, box, 1) for i, (image, box) in enumerate(drawn)]
     return [
-        Item(i, image, _middle(image) if task == "liveness" else None, None)
+        Item(i, image, _middle(image) if faces == "required" else None, None)
         for i, image in enumerate(pictures.images)
     ]
 
 
-def network_inputs(task: AnyTask, count: int) -> list[Array]:
-    """Input tensors of a network, made from the first drawn frames as a model makes them.
+def network_inputs(task: Task, count: int) -> list[Tensors]:
+    """Inputs of a network by name, made from the first drawn frames as a model makes them; a state is zeros.
 
     Args:
         task: whose preprocessing is applied.
-        count: number of tensors; at most ``frames.COUNT``.
+        count: how many; at most ``frames.COUNT``.
 
     Returns:
-        Each a contiguous array of its own, of the shape and dtype that the network's ``infer`` takes.
+        Each as the network's ``infer`` takes it, every array contiguous and of its own.
     """
-    return [task.preprocess(image)[0].copy() for image in frame_set().images[:count]]
+    zeros = State(task.spec).tensors
+    made = (task.preprocess(image)[0] for image in frame_set().images[:count])
+    return [{name: array.copy() for name, array in {**zeros, **inputs}.items()} for inputs in made]
 
 
 def item_stream(items: Sequence[Item]) -> ItemStream:

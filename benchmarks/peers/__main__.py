@@ -23,11 +23,11 @@ import numpy.typing as npt
 from edge_benchmarks import environment, module_cli
 from edge_benchmarks.frames import FrameSet, frame_set
 from edge_benchmarks.report import write_text
+from edge_sdk.adapter import thread_count
+from edge_sdk.cli_common import progress
 from edge_sdk.image import Image
 from edge_sdk.schema import to_plain
 from edge_sdk.target import LoadOptions
-from edge_sdk.terminal import progress
-from edge_targets.threads import thread_count
 from edge_training.data import fer2013
 from peers import catalogue, measure, table
 from peers.catalogue import REPOSITORY, WORKERS, Peer
@@ -201,10 +201,10 @@ def _rows(faces: fer2013.Fer2013 | None, count: int) -> tuple[Any, npt.NDArray[n
 def _canvas(face: npt.NDArray[np.uint8]) -> Image:
     """A face as the network sees it: on its own canvas, at twice its size."""
     from edge_sdk import zoo
-    from edge_sdk.tasks import DetectionTask
+    from edge_sdk.tasks import task_of
 
-    pixels, _ = DetectionTask(zoo.spec("fer-yolo11n")).preprocess(face[:, :, None].repeat(3, 2))
-    canvas: Image = pixels[0].copy()
+    inputs, _ = task_of(zoo.spec("fer-yolo11n")).preprocess(face[:, :, None].repeat(3, 2))
+    canvas: Image = inputs["pixels"][0].copy()
     return canvas
 
 

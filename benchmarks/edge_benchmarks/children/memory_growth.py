@@ -21,10 +21,10 @@ from edge_benchmarks.process_memory import resident
 
 def main(target: str, precision: str, calls: str) -> None:
     """Build, call, print; see the module's docstring for the arguments and for what is printed."""
+    from edge_sdk.cli_common import stdout_is_ours
     from edge_sdk.target import find_target
-    from edge_sdk.terminal import stdout_is_ours
     from edge_targets.conformance import Kit
-    from edge_targets.conformance_network import pixels
+    from edge_targets.conformance.network import pixels
 
     count = int(calls)
     recipe: Any = precision  # a name that the contract suite does not know is its error to raise
@@ -37,7 +37,7 @@ def main(target: str, precision: str, calls: str) -> None:
                 early = 0
                 started = time.perf_counter()
                 for call in range(count):
-                    session.infer(canvas if kind == "canvas" else canvas.copy())
+                    session.infer({"pixels": canvas if kind == "canvas" else canvas.copy()})
                     if call + 1 == count // 10:
                         early = resident()
                 answer[f"{kind}_kb"] = (resident() - early) // 1024
