@@ -5,10 +5,10 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training.data import augment, fer2013  # noqa: E402
+from edge_training.data.augment import FACE_SIDES  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
-from edge_training.stages.common import Teacher  # noqa: E402
+from edge_training.stages.base import Teacher  # noqa: E402
 from edge_training.stages.student import (  # noqa: E402
-    SIZES,
     StudentOptions,
     StudentStage,
     attention_distance,
@@ -34,7 +34,7 @@ def teacher():
     return GMENet().state_dict()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", FACE_SIDES)
 def test_a_degraded_face_has_no_more_detail_than_its_size(size):
     image = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     seen = augment.degrade(image, size)
@@ -48,8 +48,8 @@ def test_a_degraded_face_has_no_more_detail_than_its_size(size):
 
 
 def test_sizes_are_seen_as_often_as_the_recipe_says():
-    for number, size in enumerate(SIZES):
-        whole, small, *_ = stage(shares=np.eye(len(SIZES))[number].tolist()).batches(0)[0]
+    for number, size in enumerate(FACE_SIDES):
+        whole, small, *_ = stage(shares=np.eye(len(FACE_SIDES))[number].tolist()).batches(0)[0]
         expected = [augment.degrade(image, size) for image in whole.numpy()]
         assert (small.numpy() == np.stack(expected)).all()
 

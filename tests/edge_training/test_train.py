@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
-from edge_training.train import Schedule, fit, run  # noqa: E402
+from edge_training.stages.base import Schedule  # noqa: E402
+from edge_training.train import fit, run  # noqa: E402
 
 
 class Batches(torch.utils.data.Dataset):
@@ -134,9 +135,7 @@ def test_a_seed_of_the_command_line_takes_the_place_of_the_recipes(tmp_path, mon
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("seed = 1")
     seen = []
-    monkeypatch.setattr(
-        "edge_training.stages.stages_of", lambda recipe, *_: seen.append(recipe["seed"]) or []
-    )
+    monkeypatch.setattr("edge_training.train.stages_of", lambda recipe, *_: seen.append(recipe["seed"]) or [])
     for seed in (None, 7):
         run(recipe, tmp_path, tmp_path / "work", device="cpu", threads=1, seed=seed)
     assert seen == [1, 7]

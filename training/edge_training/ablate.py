@@ -25,10 +25,11 @@ from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
 from edge_training.data import fer2013
 from edge_training.data.attacks import SPECIES
-from edge_training.stages import options_of
+from edge_training.data.augment import FACE_SIDES
+from edge_training.stages.base import Stage, options_of
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
-from edge_training.stages.student import SIZES, StudentOptions, StudentStage
-from edge_training.train import Stage, fit
+from edge_training.stages.student import StudentOptions, StudentStage
+from edge_training.train import fit
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _liveness(data: Path) -> Callable[[Any, int], Stage]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "student": Kind(StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in SIZES}, taught=True),
+    "student": Kind(StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in FACE_SIDES}, taught=True),
     "liveness": Kind(
         LivenessOptions,
         _liveness,

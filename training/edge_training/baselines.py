@@ -31,14 +31,14 @@ from edge_quantize.data import BONA_FIDE
 from edge_sdk.errors import EdgeError
 from edge_sdk.image import Image
 from edge_training.data.attacks import SPECIES
-from edge_training.peers import MiniFASNetV2
-from edge_training.stages.liveness import presentations
+from edge_training.data.presentations import presentations
+from edge_training.reference_models import minifasnet
 
 Floats = npt.NDArray[np.float64]
 
 
 def histogram(image: Image) -> Floats:
-    """(48,) sixteen bins a channel."""
+    """(48,) counts in sixteen bins per channel, as shares of the pixels."""
     counts = [np.histogram(image[:, :, c], 16, (0, 256))[0] for c in range(3)]
     return np.concatenate(counts) / image[:, :, 0].size
 
@@ -88,8 +88,7 @@ def measure(data: Path, *, train: int, test: int, seed: int) -> dict[str, dict[s
         table = np.stack([features(i) for i in judged])
         decide = getattr(pipeline, "decision_function", None) or (lambda t: pipeline.predict_proba(t)[:, 1])  # noqa: B023
         results[name] = areas(decide(table), truth)
-    peer = MiniFASNetV2(data / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
-    results["minifasnet"] = areas(peer(judged), truth)
+    results["minifasnet"] = areas(minifasnet(data)(judged), truth)
     return results
 
 

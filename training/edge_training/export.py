@@ -25,7 +25,7 @@ OPSET = 17
 """Understood by every TensorRT from 8.6 on, and by all other targets."""
 
 
-class PixelsIn(nn.Module):
+class DeployedGraph(nn.Module):
     """The deployed graph: (1, H, W, 3) uint8 pixels in; out come a detector's NHWC box and class logits a stride, or a
     classifier's first logits, without what only training needs.
 
@@ -103,7 +103,7 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
         The two files.
     """
     output.mkdir(parents=True, exist_ok=True)
-    graph = PixelsIn(round_to_half(fuse(network.eval()))).eval()
+    graph = DeployedGraph(round_to_half(fuse(network.eval()))).eval()
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
     with tempfile.TemporaryDirectory(dir=output) as folder:
         made = Path(folder) / onnx_file.name

@@ -31,7 +31,7 @@ from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
 from edge_sdk.spec import ModelSpec
 from edge_training import checkpoint
-from edge_training.export import PixelsIn, fuse, write_onnx
+from edge_training.export import DeployedGraph, fuse, write_onnx
 from edge_training.networks import of_model
 
 _aten = torch.ops.aten
@@ -107,7 +107,7 @@ class FakeQuantized(nn.Module):
         super().__init__()
         two = torch.zeros((2, *spec.input.shape[1:]), dtype=torch.uint8)
         any_number = ({0: torch.export.Dim.DYNAMIC},)
-        deployed = PixelsIn(fuse(network.eval())).eval()
+        deployed = DeployedGraph(fuse(network.eval())).eval()
         for module in deployed.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 # Folding made biases that do not learn.

@@ -17,70 +17,20 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import tomllib
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
 from edge_training.optimizer import Optimizer
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: linear warm-up, cosine decay, weights averaged over steps (EMA)."""
-
-    epochs: int
-    lr: float
-    weight_decay: float = 0.05
-    warmup_epochs: float = 2.0
-    ema: float = 0.999
-    clip_norm: float = 10.0
-    workers: int = 1
-    """Processes that compose pictures beside the gradient steps: one leaves the cores to them; 0 forks none."""
-
-    def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of one step."""
-        warmup = max(1.0, self.warmup_epochs * steps_per_epoch)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        progress = (step - warmup) / max(1.0, self.epochs * steps_per_epoch - warmup)
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-class Stage(Protocol):
-    """What the loop needs to know of a task."""
-
-    name: str
-    schedule: Schedule
-    best_by: str
-    """Name of the validation figure to keep the best weights by (greater is better)."""
-
-    def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A fresh network, from the best weights of the stage before where there is one."""
-        ...
-
-    def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        """One epoch: item i is the i-th whole batch, a function of the seed, the epoch and i alone."""
-        ...
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and its named parts for the log."""
-        ...
-
-    def lr_factor(self, parameter: str) -> float:
-        """What the learning rate of a parameter, by its name, is multiplied with."""
-        ...
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Figures on the validation split."""
-        ...
+from edge_training.stages import stages_of
+from edge_training.stages.base import Stage
 
 
 def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device: str) -> Path:
@@ -220,8 +170,6 @@ def run(
     Raises:
         InputError: the recipe or the data is not usable; nothing has been trained then.
     """
-    from edge_training.stages import stages_of
-
     torch.set_num_threads(threads)
     try:
         recipe: dict[str, Any] = tomllib.loads(recipe_file.read_text())

@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
+FACE_SIDES = (12, 16, 24, 32, 48)
+"""Sides in pixels of the faces that fer-gmenet is trained and measured on."""
+
 
 def warp_face(image: Image, side: int, rng: np.random.Generator, *, strength: float = 1.0) -> Image:
     """Turn, scale, shift and mirror a square crop while resizing it to ``side``.

@@ -29,10 +29,10 @@ from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.image import read_image, write_image
 from edge_training.data import augment, fer2013
 from edge_training.data.attacks import SPECIES
+from edge_training.data.augment import FACE_SIDES
 from edge_training.data.portraits import HELD_OUT_EVERY, portrait_files, read_backgrounds
+from edge_training.data.presentations import presentations
 from edge_training.data.scenes import SceneMaker
-from edge_training.stages.liveness import presentations
-from edge_training.stages.student import SIZES
 
 SETS = (
     "public-test",
@@ -86,7 +86,7 @@ def unpack(
         (output / label).mkdir(parents=True)
     for row in tqdm(rows.tolist(), desc=name, disable=not sys.stderr.isatty()):
         label = fer2013.LABELS[faces.labels[row]]
-        side = SIZES[row % len(SIZES)] if face == "mixed" else face
+        side = FACE_SIDES[row % len(FACE_SIDES)] if face == "mixed" else face
         picture = augment.three_channels(augment.shrink(faces.images[row], side))
         write_image(output / label / f"{row:05d}.png", picture)
     return len(rows)
@@ -96,7 +96,9 @@ def _crops(faces: fer2013.Faces, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     rows = np.random.default_rng(2015).permutation(len(faces))[:CALIBRATION_PICTURES].tolist()
     for index, row in enumerate(rows):
-        picture = augment.three_channels(augment.shrink(faces.images[row], SIZES[index % len(SIZES)]))
+        picture = augment.three_channels(
+            augment.shrink(faces.images[row], FACE_SIDES[index % len(FACE_SIDES)])
+        )
         write_image(output / f"{index:04d}.png", picture)
     return len(rows)
 

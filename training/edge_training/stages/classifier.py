@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,16 @@ from torch.utils.data import Dataset
 from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.networks import CLASSIFIERS
-from edge_training.stages.common import Teacher, answers, balanced_rows, pixels
-from edge_training.train import Schedule
+from edge_training.stages.base import (
+    Schedule,
+    Setting,
+    Stage,
+    Teacher,
+    balanced_rows,
+    logits_of,
+    options_of,
+    to_float,
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class ClassifierStage:
         if previous is not None:
             network.load_state_dict(previous)
         if self.teacher is not None and self.options.distil:
-            self._targets = self.teacher.mixed(self.data.training, self.options.distil)
+            self._targets = self.teacher.soft_targets(self.data.training, self.options.distil)
         return network
 
     def _strength(self, epoch: int) -> float:
@@ -89,7 +98,7 @@ class ClassifierStage:
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, targets, votes = batch
         with torch.autocast(images.device.type, torch.bfloat16):
-            of_label, of_votes = network(pixels(images))
+            of_label, of_votes = network(to_float(images))
         label_loss = nn.functional.cross_entropy(of_label.float(), targets)
         # A row without votes is all zeros and adds nothing.
         votes_loss = nn.functional.cross_entropy(of_votes.float(), votes)
@@ -102,7 +111,7 @@ class ClassifierStage:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         faces = self.data.public_test
-        answer = answers(network, faces.images, self.options.sides[-1]).argmax(1)
+        answer = logits_of(network, faces.images, self.options.sides[-1]).argmax(1)
         return {
             "accuracy": float((answer == faces.labels).mean()),
             "uar": float(balanced_accuracy_score(faces.labels, answer)),
@@ -133,3 +142,17 @@ class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
             [augment.crop(self.faces.images[row], side, rng, strength=strength) for row in rows]
         )
         return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(ClassifierOptions, table)
+    return ClassifierStage(options, setting.network, setting.faces, setting.seed, setting.teacher)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,12 +18,12 @@ from torch.utils.data import Dataset
 from edge_sdk.image import Letterbox
 from edge_training import checkpoint
 from edge_training.data import augment, fer2013
-from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgrounds, read_portraits
+from edge_training.data.portraits import HELD_OUT_EVERY, read_backgrounds, read_portraits
 from edge_training.data.scenes import PAD, Scene, SceneMaker
 from edge_training.losses import DetectionLoss, anchor_points, decode_boxes, flatten
 from edge_training.networks import CLASSIFIERS, DETECTORS
-from edge_training.stages.common import Teacher, balanced_rows, pixels
-from edge_training.train import Schedule
+from edge_training.reference_models import face_detector
+from edge_training.stages.base import Schedule, Setting, Stage, Teacher, balanced_rows, options_of, to_float
 
 CROP_SIDE = 96
 """Pixels of a FER2013 crop on the deployed canvas, which enlarges it by two."""
@@ -82,8 +83,7 @@ class DetectorStage:
             ema=options.ema,
         )
         self.backgrounds = read_backgrounds(folder / "backgrounds")
-        peer = UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
-        self.portraits = read_portraits(folder / "faces", peer)
+        self.portraits = read_portraits(folder / "faces", face_detector(folder))
         self.loss_of = DetectionLoss(expression_gain=options.expression_gain)
         self._maker: SceneMaker | None = None
 
@@ -93,14 +93,13 @@ class DetectorStage:
         network = DETECTORS[self.name_of_network](len(fer2013.LABELS))
         faces = self.data.training
         if previous is None:
-            self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
             return network
         network.backbone.load_state_dict(checkpoint.under(previous, "backbone"))
         if (teacher := self.teacher) is None:
             classifier = CLASSIFIERS[self.name_of_network](0.0)
             classifier.load_state_dict(previous)
             teacher = Teacher((classifier, CROP_SIDE))
-        targets = teacher.mixed(faces, self.options.distil) if self.options.distil else faces.targets()
+        targets = teacher.soft_targets(faces, self.options.distil) if self.options.distil else faces.targets()
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
         # Teachers were taught on grey crops.
         heads = [_cut(p.image, p.box) for p in portraits]
@@ -115,13 +114,16 @@ class DetectorStage:
         return network
 
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        assert self._maker is not None, "network() comes first"
+        if self._maker is None:
+            # Nothing was trained before that could say what the portraits express.
+            faces = self.data.training
+            self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
         return _DetectorBatches(self.options, self._maker, self.data.training.labels, (self.seed, 1, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, faces, classes, present = batch
         with torch.autocast(images.device.type, torch.bfloat16):
-            maps = network(pixels(images))
+            maps = network(to_float(images))
         return self.loss_of(maps, faces, classes, present)
 
     def lr_factor(self, parameter: str) -> float:
@@ -145,7 +147,7 @@ class DetectorStage:
                 pictures.append(canvas[0].copy())
             true = torch.from_numpy(place.to_canvas(np.array([[0, 0, 48, 48]], np.float32)))
             with torch.autocast(device.type, torch.bfloat16):
-                sides, logits = network(pixels(torch.from_numpy(np.stack(pictures)).to(device)))
+                sides, logits = network(to_float(torch.from_numpy(np.stack(pictures)).to(device)))
             points, strides = anchor_points([(m.shape[2], m.shape[3]) for m in sides], device)
             boxes = decode_boxes(flatten(sides), points, strides)
             best = flatten(logits).sigmoid().max(1)
@@ -236,3 +238,17 @@ def _iou_with(boxes: Tensor, one: Tensor) -> Tensor:
     shared = (high - low).clamp(0).prod(-1)
     areas = (boxes[..., 2:] - boxes[..., :2]).clamp(0).prod(-1) + (one[2:] - one[:2]).prod()
     return shared / (areas - shared)
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(DetectorOptions, table)
+    return DetectorStage(options, setting.network, setting.faces, setting.data, setting.seed, setting.teacher)

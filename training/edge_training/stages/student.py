@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,19 @@ from torch.utils.data import Dataset
 
 from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
+from edge_training.data.augment import FACE_SIDES
 from edge_training.networks.gmenet import SIDE, GMENet
+from edge_training.stages.base import (
+    Schedule,
+    Setting,
+    Stage,
+    Teacher,
+    logits_of,
+    mirror,
+    options_of,
+    to_float,
+)
 from edge_training.stages.classifier import ClassifierBatches, ClassifierOptions
-from edge_training.stages.common import Teacher, answers, mirror, pixels
-from edge_training.train import Schedule
-
-SIZES = (12, 16, 24, 32, 48)
-"""Face sides in pixels that are taught and measured."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class StudentOptions:
     dropout: float = 0.2
     strength: float = 1.0
     """As the classifier's."""
-    shares: tuple[float, ...] | list[float] = (0.2,) * len(SIZES)
-    """How often a face is seen at each of ``SIZES``."""
+    shares: tuple[float, ...] | list[float] = (0.2,) * len(FACE_SIDES)
+    """How often a face is seen at each of ``FACE_SIDES``."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything starts."""
@@ -75,10 +81,14 @@ class StudentOptions:
                     f"{key} = {getattr(self, key)!r} in the recipe's stage",
                     remedy=f"use one of {', '.join(known)}",
                 )
-        if len(self.shares) != len(SIZES) or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1):
+        if (
+            len(self.shares) != len(FACE_SIDES)
+            or min(self.shares) < 0
+            or not math.isclose(sum(self.shares), 1)
+        ):
             raise InputError(
                 f"shares = {list(self.shares)} in the recipe's stage",
-                remedy=f"give {len(SIZES)} that sum to 1, for faces of {', '.join(map(str, SIZES))} pixels",
+                remedy=f"give {len(FACE_SIDES)} that sum to 1, for faces of {', '.join(map(str, FACE_SIDES))} pixels",
             )
 
 
@@ -134,9 +144,9 @@ class StudentStage:
         whole, small, targets, votes = batch
         options = self.options
         with torch.autocast(small.device.type, torch.bfloat16):
-            of_label, of_votes, maps = network.with_attention(pixels(small))
+            of_label, of_votes, maps = network.with_attention(to_float(small))
             if options.distil != "none":
-                taught, taught_maps = self._taught(pixels(whole))
+                taught, taught_maps = self._taught(to_float(whole))
         parts = {"label": nn.functional.cross_entropy(of_label.float(), targets)}
         value = parts["label"] + options.votes_gain * nn.functional.cross_entropy(of_votes.float(), votes)
         if options.distil in ("logit", "both"):
@@ -168,14 +178,14 @@ class StudentStage:
         faces = self.data.public_test
         figures: dict[str, float] = {}
         everything = []
-        for size in SIZES:
-            answer = answers(network, (augment.degrade(f, size) for f in faces.images), SIDE).argmax(1)
+        for size in FACE_SIDES:
+            answer = logits_of(network, (augment.degrade(f, size) for f in faces.images), SIDE).argmax(1)
             figures[f"accuracy_{size}"] = float((answer == faces.labels).mean())
             everything.append(answer)
         uar = [balanced_accuracy_score(faces.labels, answer) for answer in everything]
         return {
             **figures,
-            "accuracy": float(np.mean([figures[f"accuracy_{size}"] for size in SIZES])),
+            "accuracy": float(np.mean([figures[f"accuracy_{size}"] for size in FACE_SIDES])),
             "uar": float(np.mean(uar)),
         }
 
@@ -217,8 +227,24 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         images, targets, votes = self.whole[index]
         sizes = (
-            np.random.default_rng((*self.key, index, 1)).choice(SIZES, len(images), p=self.shares).tolist()
+            np.random.default_rng((*self.key, index, 1))
+            .choice(FACE_SIDES, len(images), p=self.shares)
+            .tolist()
         )
         pairs = zip(images.numpy(), sizes, strict=True)
         small = np.stack([augment.degrade(image, size) for image, size in pairs])
         return images, torch.from_numpy(small), targets, votes
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(StudentOptions, table)
+    return StudentStage(options, setting.faces, setting.seed, setting.teacher)
