@@ -97,6 +97,13 @@ def test_the_log_has_one_line_an_epoch(tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+def test_too_few_pictures_for_a_batch_are_refused_and_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(Batches, "__len__", lambda self: 0)
+    with pytest.raises(InputError, match="no batch"):
+        fit(Stage(), tmp_path, None, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failing_write_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.ones(2)}, {"epoch": 1})

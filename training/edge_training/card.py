@@ -2,8 +2,8 @@
 
     python -m edge_training.card fer-yolo11n --data ../shared/data --work runs/release
 
-Test sets are read once, when the weights are final. Tables go to standard output as Markdown; the picture beside the
-card, ``edge_sdk/zoo/NAME.png``, shows the shipped bundle that is fastest here.
+Test sets are used once, when the weights are final. Tables go to standard output as Markdown; the picture beside the
+card, ``edge_sdk/zoo/NAME.png``, shows the shipped bundle that is fastest on this machine.
 """
 
 from __future__ import annotations

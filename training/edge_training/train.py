@@ -37,13 +37,16 @@ def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device:
     """Run one stage to its end, from its last checkpoint if there is one.
 
     Args:
-        stage: the task.
+        stage: what is trained.
         work: folder for ``NAME.last.safetensors``, ``NAME.best.safetensors`` and ``NAME.jsonl``.
-        previous: weights of the stage before.
+        previous: weights of the stage before, by the names of the parameters; None for random ones.
         device: torch device name.
 
     Returns:
         The file with the best averaged weights.
+
+    Raises:
+        InputError: a checkpoint is unreadable, an epoch has no batch, or the loss became infinite or undefined.
     """
     last, best = work / f"{stage.name}.last.safetensors", work / f"{stage.name}.best.safetensors"
     log = work / f"{stage.name}.jsonl"
@@ -113,6 +116,10 @@ def _epoch(
     ahead = 4 if workers else None
     loader = DataLoader(stage.batches(epoch), batch_size=None, num_workers=workers, prefetch_factor=ahead)
     steps = len(loader)
+    if not steps:
+        raise InputError(
+            f"an epoch of {stage.name} has no batch", remedy="lower batch in the recipe, or add pictures"
+        )
     sums: dict[str, float] = {}
     quiet = not sys.stderr.isatty()
     title = f"{stage.name} {epoch + 1}/{schedule.epochs}"
@@ -161,8 +168,19 @@ def run(
     threads: int,
     start: Path | None = None,
     seed: int | None = None,
+    own_faces: Path | None = None,
 ) -> Path:
-    """Run all stages of a recipe, the first from the weights in ``start``, with ``seed`` in place of the recipe's.
+    """Run all stages of a recipe.
+
+    Args:
+        recipe_file: TOML file.
+        data: folder with the training data.
+        work: folder for checkpoints and logs, made if missing.
+        device: torch device name.
+        threads: CPU threads of torch.
+        start: checkpoint whose weights the first stage begins with; None for random weights.
+        seed: in place of the recipe's; None keeps that.
+        own_faces: folder of labelled crops in place of FER2013 (``data.own_faces``); None for FER2013.
 
     Returns:
         The file with the last stage's best weights.
@@ -177,7 +195,7 @@ def run(
         raise InputError(f"cannot read {recipe_file}: {error}", remedy="mend the recipe") from error
     if seed is not None:
         recipe["seed"] = seed
-    stages = stages_of(recipe, data, recipe_file.parent)
+    stages = stages_of(recipe, data, recipe_file.parent, own_faces)
     previous = None if start is None else checkpoint.load(start)[0]
     work.mkdir(parents=True, exist_ok=True)
     best = work
@@ -191,22 +209,31 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere: 0 fine, 2 bad recipe or data."""
     parser = argparse.ArgumentParser(prog="edge_training.train", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder with fer2013/, faces/, backgrounds/")
+    parser.add_argument("--data", type=Path, help="folder with fer2013/, faces/, backgrounds/ and peers/")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights that the first stage begins with")
-    parser.add_argument("--seed", type=int, help="in place of the recipe's, for another one of an ensemble")
+    parser.add_argument("--seed", type=int, help="of all random draws, in place of the recipe's")
+    parser.add_argument(
+        "--faces",
+        type=Path,
+        metavar="DIR",
+        help="your own labelled crops in place of FER2013 (training/README.md)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
+    if args.data is None and args.faces is None:
+        parser.error("give --data, or --faces where the recipe needs nothing else")
     try:
         best = run(
             args.recipe,
-            args.data,
+            args.data or args.faces,
             args.work,
             device=args.device,
             threads=args.threads,
             start=args.start,
             seed=args.seed,
+            own_faces=args.faces,
         )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)

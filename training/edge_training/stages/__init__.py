@@ -27,13 +27,16 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 NETWORKS = tuple(dict.fromkeys(network for networks in KINDS.values() for network in networks))
 
 
-def stages_of(recipe: Mapping[str, Any], data: Path, folder: Path = Path()) -> list[Stage]:
+def stages_of(
+    recipe: Mapping[str, Any], data: Path, folder: Path = Path(), own_faces: Path | None = None
+) -> list[Stage]:
     """The stages that a recipe names, in order.
 
     Args:
         recipe: the tables of its file.
         data: folder with the training data.
         folder: that the recipe lies in; paths in it are relative to this folder.
+        own_faces: folder of labelled crops in place of FER2013.
 
     Raises:
         InputError: an unknown network, stage kind or key, a network that a stage cannot train, or data or a teacher
@@ -45,7 +48,7 @@ def stages_of(recipe: Mapping[str, Any], data: Path, folder: Path = Path()) -> l
             f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(NETWORKS)}"
         )
     teacher = _teacher(recipe["teacher"], folder) if "teacher" in recipe else None
-    setting = Setting(network, data, int(recipe.get("seed", 1)), teacher)
+    setting = Setting(network, data, int(recipe.get("seed", 1)), teacher, own_faces)
     stages = [_stage(table, setting) for table in recipe.get("stage", [])]
     if not stages:
         kinds = [kind for kind, networks in KINDS.items() if network in networks]

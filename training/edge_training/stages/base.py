@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from edge_sdk.errors import InputError
-from edge_training.data import augment, fer2013
+from edge_training.data import augment, fer2013, own_faces
 
 
 @dataclass(frozen=True)
@@ -192,20 +192,24 @@ class Setting:
         data: folder with the training data.
         seed: of every random draw.
         teacher: the recipe's ``[[teacher]]`` tables; None if it has none.
+        own_faces: folder of labelled crops in place of FER2013 (``data.own_faces``); None for FER2013.
     """
 
     network: str
     data: Path
     seed: int
     teacher: Teacher | None = None
+    own_faces: Path | None = None
 
     @cached_property
     def faces(self) -> fer2013.Fer2013:
-        """FER2013, read when a stage first asks for it.
+        """The labelled face crops, read when a stage first asks for them.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: they cannot be read.
         """
+        if self.own_faces is not None:
+            return own_faces.read(self.own_faces)
         return fer2013.read(self.data / "fer2013")
 
 

@@ -1,4 +1,4 @@
-"""Expressions of face crops, by cross entropy: a network of its own, or a detector's backbone with a pooled head."""
+"""Trains a classifier of face crops by cross entropy: a network, or a detector's backbone with a linear head."""
 
 from __future__ import annotations
 
@@ -34,29 +34,28 @@ class ClassifierOptions:
 
     epochs: int
     sides: tuple[int, ...] | list[int] = (64, 96)
-    """Sides of a crop in pixels, one batch after another. Mixed from the start: features that were learned at one side
-    do not know another. The last is the validation's: what the deployed canvas shows of a FER2013 face."""
+    """Sides of the crops in pixels, in turn per batch. Validation uses the last: the size at which the deployed canvas
+    shows a FER2013 face."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
     votes_gain: float = 0.5
-    """Weight of the second head's cross entropy, on FER+ votes. They teach the features and not the answer: people who
-    vote say *neutral* far more often than FER2013's labels do."""
+    """Weight of the second head's cross entropy, on FER+ votes. A head of their own, because
+    voters say *neutral* far more often than FER2013's labels do."""
     balance: float = 0.3
-    """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
+    """Rows are drawn with probability proportional to (class size) ** -balance: 0 all rows alike, 1 all classes."""
     dropout: float = 0.2
     strength: float = 1.0
-    """Of the changes that a picture undergoes: how far it is turned and lit, how often it is blurred and covered. A
-    network that knows little learns faster from pictures that are changed little."""
+    """Strength of the augmentation (``data.augment.crop``). An untrained network learns faster with a low one."""
     last_strength: float | None = None
-    """From two thirds of the epochs on, when a picture has been seen often enough to be known by heart; it grows to this
-    from one third on. None leaves it as it is."""
+    """Strength at the end, against overfitting: it grows from the first to the second third of the epochs. None keeps
+    ``strength``."""
     distil: float = 0.0
-    """Share of the recipe's teacher in a crop's target; the rest is its label."""
+    """Share of the teacher's probabilities in a crop's target; the rest is its label."""
 
 
 class ClassifierStage:
-    """Expressions of face crops, to a network or to a detector's backbone with a pooled linear head."""
+    """Trains a network, or a detector's backbone with a pooled linear head, on the expressions of face crops."""
 
     name = "classifier"
     best_by = "accuracy"
@@ -119,7 +118,7 @@ class ClassifierStage:
 
 
 class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
-    """(B, side, side, 3) uint8 changed crops, (B, 7) targets and (B, 7) votes."""
+    """Batches of (B, side, side, 3) uint8 augmented crops, (B, 7) targets and (B, 7) votes."""
 
     def __init__(
         self,

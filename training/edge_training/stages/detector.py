@@ -1,4 +1,4 @@
-"""Faces with expressions in scenes, to the whole detector."""
+"""Trains the whole detector on faces with expressions in scenes."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ class DetectorOptions:
     crops: int
     scenes: int
     sheets: int = 8
-    """In a batch."""
+    """Sheets of crops per batch."""
     scene_sides: tuple[int, ...] | list[int] = (192, 256, 320)
     scene_pixels: int = 1_000_000
-    """Pixels in a batch of scenes: the batch is smaller where the canvas is larger."""
+    """Pixels per batch of scenes: the larger the canvas, the fewer scenes."""
     lr: float = 2e-3
     backbone_lr: float = 0.3
-    """Factor: the backbone already knows expressions, the rest starts from nothing."""
+    """Factor of the backbone's learning rate: it already knows expressions, the rest starts from random weights."""
     weight_decay: float = 0.05
     ema: float = 0.998
     expression_gain: float = 0.0
     distil: float = 0.0
-    """Share of the teacher's answer in a crop's target; the rest is its label. Portraits have no other."""
+    """Share of the teacher's probabilities in a crop's target; the rest is its label. Portraits have no label."""
     balance: float = 0.3
     input_side: int = 320
-    """Canvas of the validation, which is the deployed one."""
+    """Side of the canvas in validation and of sheets, pixels: the deployed one."""
     max_scale: float = 2.0
 
 
 class DetectorStage:
-    """Faces with expressions in scenes, to the whole detector."""
+    """Trains the whole detector on faces with expressions in scenes."""
 
     name = "detector"
     best_by = "map50"
@@ -88,7 +88,7 @@ class DetectorStage:
         self._maker: SceneMaker | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A detector on the classifier's backbone; without a teacher the classifier also says what faces express."""
+        """A detector on the backbone of the classifier before it, which is the teacher if the recipe has none."""
         torch.manual_seed(self.seed)
         network = DETECTORS[self.name_of_network](len(fer2013.LABELS))
         faces = self.data.training
@@ -131,9 +131,9 @@ class DetectorStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Full-frame protocol on every fifth PublicTest row, one detection a class and picture.
+        """Full-frame protocol on every fifth PublicTest row, with one detection per class and picture.
 
-        A quick stand-in for the real metric, to choose an epoch by; the card's figures come from ``evaluate``.
+        A quick approximation of the metric, to choose an epoch by; the card's figures come from ``edge-sdk evaluate``.
         """
         faces = self.data.public_test[np.arange(0, len(self.data.public_test), 5)]
         side = self.options.input_side
@@ -214,7 +214,12 @@ class _DetectorBatches(Dataset[tuple[Tensor, ...]]):
 
 
 def collate(scenes: list[Scene]) -> tuple[Tensor, ...]:
-    """Pictures (B, S, S, 3) uint8, boxes (B, M, 4), classes (B, M, C) and which of them are there (B, M)."""
+    """Stack scenes of one size.
+
+    Returns:
+        Pictures (B, S, S, 3) uint8; boxes (B, M, 4) xyxy in pixels and classes (B, M, C) as probabilities, padded to the
+        largest number of faces M; and (B, M) bool, false for padding.
+    """
     most = max(1, *(len(s.boxes) for s in scenes))
     boxes = np.zeros((len(scenes), most, 4), np.float32)
     targets = np.zeros((len(scenes), most, scenes[0].targets.shape[1]), np.float32)

@@ -1,4 +1,4 @@
-"""Bona fide or attack, to the liveness network, on simulated attacks."""
+"""Trains the liveness network to tell bona fide faces from simulated attacks."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class LivenessOptions:
 
     epochs: int
     presentations: int = 24_000
-    """Pictures that are made for training, half of them bona fide, the others evenly of each species."""
+    """Training pictures to make: half of them bona fide, the others evenly of each species."""
     species: tuple[str, ...] | list[str] = SPECIES
-    """Attacks that are trained on; those of the others are left out, and so unseen."""
+    """Attack species to train on; the others are left out of training and validated as unseen attacks."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -45,14 +45,14 @@ class LivenessOptions:
     spectrum_gain: float = 0.5
     smoothing: float = 0.05
     distil: float = 0.0
-    """Share of MiniFASNetV2's answer in a picture's target; the rest is what the picture is. It has seen real attacks,
-    the simulation has not: of two pictures of a kind it knows which looks more like one."""
+    """Share of MiniFASNetV2's score in a picture's target; the rest is the label. It was trained on real attacks, so
+    its scores say which simulated picture looks more like one."""
     dev_presentations: int = 2_000
     processes: int = 2
-    """That make pictures."""
+    """Processes that make pictures."""
 
     def __post_init__(self) -> None:
-        """Refuse a species that nobody can simulate."""
+        """Refuse species that cannot be simulated."""
         if not self.species or set(self.species) - set(SPECIES):
             raise InputError(
                 f"species = {sorted(self.species)} in the recipe's stage",
@@ -61,7 +61,7 @@ class LivenessOptions:
 
 
 class LivenessStage:
-    """Presentations, to PadNet."""
+    """Trains PadNet on simulated presentations."""
 
     name = "liveness"
     best_by = "auc_worst"
@@ -92,7 +92,7 @@ class LivenessStage:
     def _targets(
         self, images: npt.NDArray[np.uint8], genuine: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float32]:
-        """(N, 2) probabilities of bona fide and attack that the network is to answer with."""
+        """(N, 2) target probabilities of bona fide and attack."""
         share, live = self.options.distil, genuine.astype(np.float64)
         if share:
             live = (1 - share) * live + share * minifasnet(self.folder)(images)
@@ -119,7 +119,7 @@ class LivenessStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Area under the curve and equal error rate of each species, on portraits that training never saw."""
+        """Area under the ROC curve and equal error rate of each species, on portraits that training never saw."""
         assert self._dev is not None, "network() comes first"
         images, groups = self._dev
         device = next(network.parameters()).device
@@ -161,7 +161,7 @@ class _Batches(Dataset[tuple[Tensor, ...]]):
 
 
 def _changed(image: Image, rng: np.random.Generator) -> Image:
-    """Another look at a presentation that leaves its finest detail as it is: nothing is resampled."""
+    """Augment a presentation without resampling it, which would remove its finest detail."""
     padded = np.pad(image, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), "reflect")
     y, x = (int(v) for v in rng.integers(0, 2 * _SHIFT + 1, 2))
     moved = padded[y : y + SIDE, x : x + SIDE]

@@ -1,4 +1,4 @@
-"""Expressions of small faces, from a teacher of the same shape that sees the whole picture.
+"""Trains GMENet on small faces; its teacher has the same architecture and sees the same faces at full size.
 
 Attention-similarity distillation (A-SKD, arXiv 2209.14498): one minus the cosine between teacher's and student's
 attention maps before their sigmoids. The paper sums over maps; here they are averaged, so that the weight does not grow
@@ -47,9 +47,9 @@ class StudentOptions:
     start: Literal["teacher", "scratch"] = "teacher"
     """Weights that the student begins with."""
     attention: bool = True
-    """With attention in the local branch; without, for the ablation."""
+    """Whether the local branch has attention; false in the ablation."""
     global_branch: bool = True
-    """With the global branch; without, for the ablation."""
+    """Whether there is a global branch; false in the ablation."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -57,9 +57,9 @@ class StudentOptions:
     balance: float = 0.3
     dropout: float = 0.2
     strength: float = 1.0
-    """As the classifier's."""
+    """Of the augmentation, as the classifier's."""
     shares: tuple[float, ...] | list[float] = (0.2,) * len(FACE_SIDES)
-    """How often a face is seen at each of ``FACE_SIDES``."""
+    """Share of the faces that are shown at each of ``FACE_SIDES``."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything starts."""
@@ -93,11 +93,11 @@ class StudentOptions:
 
 
 class StudentStage:
-    """Expressions of faces of 12 to 48 pixels, to GMENet.
+    """Trains GMENet on faces of 12 to 48 pixels.
 
-    Its teacher, the stage before, has the attention maps that it should have, being of the same shape. Answers are the
-    mean of its logits and of the recipe's other teachers', where there are any, as for an ensemble of equals, to a crop
-    and to its mirror image: what a network says of both together is right more often than what it says of one.
+    The network of the stage before is the teacher of the attention maps. The teacher of the logits is an ensemble of
+    that network and the recipe's ``[[teacher]]`` tables: the mean over all of them, for a crop and its
+    mirror image.
     """
 
     name = "student"
@@ -159,7 +159,7 @@ class StudentStage:
 
     @torch.no_grad()
     def _taught(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 7) logits that a student should have, and its teacher's attention maps."""
+        """The teachers' (B, 7) logits and the attention maps, for (B, 3, H, W) pictures."""
         assert self._teacher is not None, "network() comes first"
         teacher = self._teacher.to(whole.device)
         seen, _, maps = teacher.with_attention(whole)
@@ -208,7 +208,7 @@ def logit_distance(student: Tensor, teacher: Tensor, temperature: float) -> Tens
 
 
 class _Pairs(Dataset[tuple[Tensor, ...]]):
-    """Each picture twice, changed the same way: whole, and with what a smaller face leaves of it."""
+    """Batches of augmented crops at full size, the same crops degraded to a smaller face, targets and votes."""
 
     def __init__(self, options: StudentOptions, faces: fer2013.Faces, key: tuple[int, ...]) -> None:
         crops = ClassifierOptions(
