@@ -94,7 +94,7 @@ def test_other_teachers_have_an_equal_say_in_the_answers_and_none_in_the_maps():
     for made in (alone, joined):
         made.network(teacher())
     images = torch.rand(4, 3, 48, 48)
-    (own, own_maps), (answer, maps) = alone._taught(images), joined._taught(images)
+    (own, own_maps), (answer, maps) = alone._teacher_outputs(images), joined._teacher_outputs(images)
     torch.testing.assert_close(answer, (own + 2 * joined.others.logits(images)) / 3)
     assert all(torch.equal(a, b) for a, b in zip(own_maps, maps, strict=True))
     assert not answer.requires_grad
@@ -105,7 +105,7 @@ def test_a_mirror_image_is_taught_as_the_face_is(others):
     made = stage(others)
     made.network(teacher())
     images = torch.rand(4, 3, 48, 48)
-    (answer, _), (mirrored, _) = made._taught(images), made._taught(images.flip(3))
+    (answer, _), (mirrored, _) = made._teacher_outputs(images), made._teacher_outputs(images.flip(3))
     torch.testing.assert_close(answer, mirrored)
 
 

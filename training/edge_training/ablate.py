@@ -41,13 +41,13 @@ class Kind:
         options: dataclass of the stage's keys in a recipe.
         maker: from the data folder to a function that makes a stage of options and a seed.
         columns: title of a column to the name of the validation figure in it, 0 to 1.
-        taught: whether the stage starts from a teacher's weights.
+        from_teacher: whether the stage starts from a teacher's weights.
     """
 
     options: type[Any]
     maker: Callable[[Path], Callable[[Any, int], Stage]]
     columns: Mapping[str, str]
-    taught: bool
+    from_teacher: bool
 
 
 def _students(data: Path) -> Callable[[Any, int], Stage]:
@@ -60,12 +60,14 @@ def _liveness(data: Path) -> Callable[[Any, int], Stage]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "student": Kind(StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in FACE_SIDES}, taught=True),
+    "student": Kind(
+        StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in FACE_SIDES}, from_teacher=True
+    ),
     "liveness": Kind(
         LivenessOptions,
         _liveness,
         {**{f"AUC {s}": f"auc_{s}" for s in SPECIES}, **{f"EER {s}": f"eer_{s}" for s in SPECIES}},
-        taught=False,
+        from_teacher=False,
     ),
 }
 
@@ -110,10 +112,10 @@ def run(
         named[name] = options_of(kind.options, settings)
     if len(named) != len(cells):
         raise InputError(f"{recipe_file} has two cells of one name", remedy="name them apart")
-    if kind.taught != (teacher is not None):
+    if kind.from_teacher != (teacher is not None):
         raise InputError(
-            f"a {named_kinds[0]} stage {'starts from' if kind.taught else 'has no'} teacher",
-            remedy="give --teacher" if kind.taught else "leave --teacher out",
+            f"a {named_kinds[0]} stage {'starts from' if kind.from_teacher else 'has no'} teacher",
+            remedy="give --teacher" if kind.from_teacher else "leave --teacher out",
         )
     weights = None if teacher is None else checkpoint.load(teacher)[0]
     stage_of = kind.maker(data)

@@ -71,9 +71,9 @@ def compare(bench: Workbench, target: Target, recipe: Recipe) -> Comparison:
     metrics, passed, problem = dict[str, GateMetric](), dict[str, bool](), ""
     ratio = None
     try:
-        with float_session(bench.model) as plain:
+        with float_session(bench.model) as float_network:
             if runner is target:
-                calls = {"float": plain.infer, "int8": session.infer}
+                calls = {"float": float_network.infer, "int8": session.infer}
                 taken = take_turns(calls, bench.probes(), ROUNDS)
                 ratio = float(np.median(taken["int8"]) / np.median(taken["float"]))
         try:

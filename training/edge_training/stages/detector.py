@@ -101,7 +101,7 @@ class DetectorStage:
             teacher = Teacher((classifier, CROP_SIDE))
         targets = teacher.soft_targets(faces, self.options.distil) if self.options.distil else faces.targets()
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
-        # Teachers were taught on grey crops.
+        # Teachers were trained on grey crops.
         heads = [_cut(p.image, p.box) for p in portraits]
         grey = [cv2.cvtColor(head, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False) for head in heads]
         self._maker = SceneMaker(

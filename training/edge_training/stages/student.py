@@ -146,19 +146,19 @@ class StudentStage:
         with torch.autocast(small.device.type, torch.bfloat16):
             of_label, of_votes, maps = network.with_attention(to_float(small))
             if options.distil != "none":
-                taught, taught_maps = self._taught(to_float(whole))
+                logits, teacher_maps = self._teacher_outputs(to_float(whole))
         parts = {"label": nn.functional.cross_entropy(of_label.float(), targets)}
         value = parts["label"] + options.votes_gain * nn.functional.cross_entropy(of_votes.float(), votes)
         if options.distil in ("logit", "both"):
-            parts["logit"] = logit_distance(of_label, taught, options.temperature)
+            parts["logit"] = logit_distance(of_label, logits, options.temperature)
             value = value + options.logit_gain * parts["logit"]
         if options.distil in ("attention", "both"):
-            parts["attention"] = attention_distance(maps, taught_maps)
+            parts["attention"] = attention_distance(maps, teacher_maps)
             value = value + options.attention_gain * parts["attention"]
         return value, {name: float(part.detach()) for name, part in parts.items()}
 
     @torch.no_grad()
-    def _taught(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _teacher_outputs(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The teachers' (B, 7) logits and the attention maps, for (B, 3, H, W) pictures."""
         assert self._teacher is not None, "network() comes first"
         teacher = self._teacher.to(whole.device)
