@@ -6,7 +6,7 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo int8-report jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -23,7 +23,7 @@ help:
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make qat-fer-gmenet DATA=...      fine-tune for int8 (minutes), for recipe int8-qat"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
-	@echo "make proof DATA=...               what int8 costs each model on each engine, with paired bounds (half an hour)"
+	@echo "make int8-report DATA=...         what int8 costs each model on each engine, with paired bounds (half an hour)"
 
 $(DEMO)/done: pyproject.toml
 	@echo "creating $(DEMO) (no torch; about 60 s)"
@@ -113,8 +113,8 @@ qat-fer-gmenet: qat-%: $(DEV)/done
 zoo: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.release --data $(DATA) --work runs/release
 
-proof: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.proof --data $(DATA) --work runs/release
+int8-report: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.int8_report --data $(DATA) --work runs/release
 
 jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson

@@ -2,7 +2,7 @@
 
     python -m edge_training.jetson --data ../shared/data --work runs/jetson
 
-They are not shipped: no board has run them yet. The gate runs the same ONNX in onnxruntime and says so.
+They are not shipped: no board has run them yet. The gate runs the same ONNX in onnxruntime, and its result says so.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ RECIPES = ("fp16", "int8")
 
 
 def bundles(model: str, data: Path, work: Path, recipes: tuple[str, ...] = RECIPES) -> list[Path]:
-    """Build a model's bundles into ``work``; those that fail their gate are named and left out.
+    """Build a model's bundles into ``work``; those that fail their gate are printed and left out.
 
     Args:
         model: zoo name.
         data: shared data folder.
         work: folder for unpacked pictures and the bundles.
         recipes: names or TOML files.
+
+    Returns:
+        The bundles that were written.
     """
     bench = workbench(model, data, work)
     made = []
