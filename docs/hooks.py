@@ -5,7 +5,7 @@
 - ``api/MODULE.md``: one page per module, filled by mkdocstrings from the docstrings;
 - texts that lie beside their code (model cards, READMEs of the rooms), with links that fit the site.
 
-mkdocs calls the functions ``on_*`` by their names. mkdocs is imported inside them, so that tests call the rest without it.
+mkdocs calls the functions ``on_*`` by their names. It is imported inside them, so that tests call the rest without it.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Make links of pages in ``docs/`` that leave the folder fit the site."""
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]
     if page.file.generated_by is not None:
         return markdown
     return for_the_site(markdown, f"docs/{page.file.src_uri}")
@@ -181,8 +183,9 @@ def cli_reference() -> str:
     lines = [
         "# Command line",
         "",
-        "Made from the argument parser of `edge-sdk`. Every verb takes `--json` (results for a program to read), `--debug` "
-        "(tracebacks) and `--help`. Results go to stdout, errors to stderr; exit codes are explained in [Errors](errors.md).",
+        "Made from the argument parser of `edge-sdk`. Every verb takes `--json` (results for a program to read), "
+        "`--debug` (tracebacks) and `--help`. Results go to stdout, errors to stderr; exit codes are explained in "
+        "[Errors](errors.md).",
         "",
     ]
     found = list(verbs(parser))

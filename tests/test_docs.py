@@ -1,4 +1,4 @@
-"""The documents say what the code does: commands parse, code runs, generated pages are whole, numbers have their commits."""
+"""The documents say what the code does: commands parse, code runs, pages are whole, numbers have their commits."""
 
 import importlib.util
 import json
@@ -150,7 +150,7 @@ def test_the_lab_log_has_no_number_without_its_commit():
     for section in sections:
         title, _, body = section.partition("\n")
         assert commit.search(body), title
-        # A section that is not of one commit as a whole names one in each paragraph, row and item with a measured figure.
+        # A section that is not of one commit as a whole names one in each paragraph, row and item with a figure.
         if re.search(r"^Measured at [0-9a-f]{7}\.", body, re.MULTILINE):
             continue
         for part in re.split(r"\n\n|\n(?=[-|])", body):
