@@ -48,7 +48,9 @@ _LINK = re.compile(r"(!?)\[([^]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?
 def on_config(config: Any) -> Any:
     """Add the API pages to the end of the navigation's Reference."""
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)
-    pages = [{package: [{m: _page(m)} for m in modules(package)]} for package in PACKAGES]
+    pages = [
+        {package: [{m.removeprefix(f"{package}."): _page(m)} for m in modules(package)]} for package in PACKAGES
+    ]
     reference.append({"Python API": [{"Public names": "api/index.md"}, *pages]})
     return config
 
@@ -151,7 +153,7 @@ def _api_index() -> str:
     lines = [
         "# Public names",
         "",
-        "What `import edge_sdk as edge` gives. Everything else may change without notice.",
+        "What `import edge_sdk as edge` gives. Modules below are for who builds on them.",
         "",
     ]
     public = importlib.import_module("edge_sdk")

@@ -1,5 +1,7 @@
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tomllib
@@ -7,8 +9,9 @@ import tomllib
 pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError
+from edge_sdk.image import read_image, write_image
 from edge_training import checkpoint
-from edge_training.data import augment, fer2013
+from edge_training.data import augment, fer2013, pack
 from edge_training.data.scenes import SceneMaker
 from edge_training.networks import CLASSIFIERS
 from edge_training.stages import stages_of
@@ -106,6 +109,62 @@ def test_targets_are_the_label_smoothed():
 def test_a_missing_data_folder_is_named_before_anything_starts(tmp_path):
     with pytest.raises(InputError, match="fer2013_sheet_0"):
         stages_of({"network": "yolo11n", "stage": [{"kind": "classifier", "epochs": 1}]}, tmp_path)
+
+
+def _own_faces(folder, count=2):
+    rng = np.random.default_rng(5)
+    for part in pack.PARTS:
+        for label in ("happy", "sad"):
+            (folder / part / label).mkdir(parents=True)
+            for k in range(count):
+                picture = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+                write_image(folder / part / label / f"{k}.png", picture)
+
+
+def test_faces_of_ones_own_come_back_as_they_were_packed(tmp_path):
+    source = tmp_path / "faces"
+    _own_faces(source, 60)  # 360: more than one row of tiles, and not a whole number of them
+    leaked = source / "train" / "happy" / "0.png"
+    (source / "test" / "happy" / "0.png").write_bytes(leaked.read_bytes())
+    write_image(source / "train" / "sad" / "blank.png", np.full((48, 48, 3), 80, np.uint8))
+    assert pack.main([str(source), "-o", str(tmp_path / "data")]) == 0
+    sets = fer2013.read(tmp_path / "data")
+    # Neither the picture that is also held out nor the blank one teaches.
+    assert (len(sets.training), len(sets.public_test), len(sets.private_test)) == (119, 120, 120)
+    assert np.bincount(sets.public_test.labels, minlength=7).tolist() == [0, 0, 0, 60, 60, 0, 0]
+    assert not sets.private_test.votes.any()
+    assert sets.private_test.duplicated.sum() == 1
+    picture = cv2.cvtColor(read_image(source / "val" / "happy" / "0.png"), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(picture, (48, 48), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(sets.public_test.images[0], small)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda folder: shutil.rmtree(folder / "val"), "val"),
+        (lambda folder: (folder / "train" / "happy").rename(folder / "train" / "glad"), "glad"),
+        (
+            lambda folder: write_image(folder / "test" / "sad" / "w.png", np.zeros((40, 60, 3), np.uint8)),
+            "60x40",
+        ),
+        (lambda folder: (folder.parent / "data" / "x").mkdir(parents=True), "not empty"),
+    ],
+)
+def test_faces_that_cannot_be_packed_are_named_and_nothing_is_written(tmp_path, capsys, change, named):
+    _own_faces(tmp_path / "faces")
+    change(tmp_path / "faces")
+    assert pack.main([str(tmp_path / "faces"), "-o", str(tmp_path / "data")]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "data" / "fer2013_labels.npz").exists()
+
+
+def test_a_set_with_fewer_pictures_than_labels_is_refused(tmp_path):
+    fer2013.write(tmp_path, np.zeros((3, 48, 48), np.uint8), np.array([0, 1, 2]), np.array([0, 1, 2]))
+    fields = dict(np.load(tmp_path / "fer2013_labels.npz"))
+    np.savez(tmp_path / "fer2013_labels.npz", **{**fields, "labels": np.zeros(101, np.int64)})
+    with pytest.raises(InputError, match="100 pictures for 101 labels"):
+        fer2013.read(tmp_path)
 
 
 @pytest.mark.data

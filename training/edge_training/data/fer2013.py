@@ -1,6 +1,7 @@
 """FER2013: 35,887 grey 48x48 faces with an expression, official split, FER+ votes beside the labels.
 
 The set has no redistribution grant; it is read from a folder that the caller names and never copied into the project.
+Faces of your own come into the same form by ``edge_training.data.pack``.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import InputError
+from edge_sdk.image import write_image
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIDE = 48
-ROWS = 35_887
-SHEETS = 6
 _TILES_ACROSS = 100
+_ROWS_DOWN = 60
+_BLANK = 2.0
+"""Grey levels of standard deviation below which a picture shows nothing."""
 # FER+ counts votes for these, in this order; contempt, unknown and "not a face" have no FER2013 class.
 _VOTES_TO_LABEL = {
     "neutral": 6,
@@ -69,16 +72,17 @@ class Fer2013:
 
 
 def read(folder: Path) -> Fer2013:
-    """Read the set from its six sheets of tiles and its label file.
+    """Read the set from its sheets of tiles (six of FER2013) and its label file.
 
     Args:
-        folder: holds ``fer2013_sheet_0.png`` to ``_5.png`` and ``fer2013_labels.npz``.
+        folder: holds ``fer2013_sheet_0.png``, ``_1.png`` ... and ``fer2013_labels.npz``.
 
     Raises:
-        InputError: a file is missing or unreadable, or the number of rows or a label is not what FER2013 has.
+        InputError: a file is missing or unreadable, there are fewer pictures than labels, or a label is none of
+            ``LABELS``.
     """
-    images = np.concatenate([_read_sheet(folder / f"fer2013_sheet_{k}.png") for k in range(SHEETS)])
-    images = images[:ROWS]
+    sheets = max(1, len(list(folder.glob("fer2013_sheet_*.png"))))
+    images = np.concatenate([_read_sheet(folder / f"fer2013_sheet_{k}.png") for k in range(sheets)])
     label_file = folder / "fer2013_labels.npz"
     try:
         with np.load(label_file, allow_pickle=False) as z:
@@ -88,11 +92,12 @@ def read(folder: Path) -> Fer2013:
             f"cannot read {label_file}: {error}", remedy="name the folder that holds FER2013's files"
         ) from error
     labels = fields["labels"].astype(np.int64)
-    if len(labels) != ROWS or len(images) != ROWS:
+    if not 0 < len(labels) <= len(images):
         raise InputError(
-            f"{folder} holds {len(images)} pictures and {len(labels)} labels, expected {ROWS} of each",
+            f"{folder} holds {len(images)} pictures for {len(labels)} labels, expected at least one for each",
             remedy="fetch the complete set again",
         )
+    images = images[: len(labels)]  # the last sheet's empty tiles
     if labels.min() < 0 or labels.max() >= len(LABELS):
         raise InputError(
             f"{label_file} holds a label outside 0..{len(LABELS) - 1}",
@@ -108,6 +113,47 @@ def read(folder: Path) -> Fer2013:
     )
 
 
+def write(
+    folder: Path, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], usage: npt.NDArray[np.int64]
+) -> None:
+    """Write a set in the form that ``read`` takes, without votes.
+
+    Args:
+        folder: made if missing.
+        images: (N, 48, 48) uint8.
+        labels: (N,) index into ``LABELS``.
+        usage: (N,) 0 Training, 1 PublicTest, 2 PrivateTest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = -(-len(images) // _TILES_ACROSS)
+    tiles = np.zeros((rows * _TILES_ACROSS, SIDE, SIDE), np.uint8)
+    tiles[: len(images)] = images
+    strips = tiles.reshape(rows, _TILES_ACROSS, SIDE, SIDE).transpose(0, 2, 1, 3).reshape(rows, SIDE, -1)
+    for sheet in range(-(-rows // _ROWS_DOWN)):
+        part = strips[sheet * _ROWS_DOWN : (sheet + 1) * _ROWS_DOWN]
+        write_image(
+            folder / f"fer2013_sheet_{sheet}.png", np.repeat(part.reshape(-1, part.shape[2], 1), 3, axis=2)
+        )
+    none = np.zeros(len(labels), bool)
+    np.savez(
+        folder / "fer2013_labels.npz",
+        labels=labels,
+        usage=usage,
+        votes=np.zeros((len(labels), 0), np.int64),
+        vote_names=np.zeros(0, "U1"),
+        lossless=~none,
+        train_leaks_test=_leaks(images, usage),
+        near_constant=none | (images.std((1, 2)) < _BLANK),
+    )
+
+
+def _leaks(images: npt.NDArray[np.uint8], usage: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Training rows whose picture is also held out."""
+    keys = [image.tobytes() for image in images]
+    held_out = {key for key, use in zip(keys, usage, strict=True) if use != 0}
+    return np.array([use == 0 and key in held_out for key, use in zip(keys, usage, strict=True)], dtype=bool)
+
+
 def _read_sheet(path: Path) -> npt.NDArray[np.uint8]:
     sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if sheet is None or sheet.shape[1] != SIDE * _TILES_ACROSS or sheet.shape[0] % SIDE:
@@ -120,7 +166,7 @@ def _read_sheet(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _vote_distribution(fields: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
-    votes = np.zeros((ROWS, len(LABELS)), np.float32)
+    votes = np.zeros((len(fields["labels"]), len(LABELS)), np.float32)
     for column, name in enumerate(fields["vote_names"].tolist()):
         if name in _VOTES_TO_LABEL:
             votes[:, _VOTES_TO_LABEL[name]] = fields["votes"][:, column]
