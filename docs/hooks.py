@@ -49,7 +49,8 @@ def on_config(config: Any) -> Any:
     """Add the API pages to the end of the navigation's Reference."""
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)
     pages = [
-        {package: [{m.removeprefix(f"{package}."): _page(m)} for m in modules(package)]} for package in PACKAGES
+        {package: [{m.removeprefix(f"{package}."): _page(m)} for m in modules(package)]}
+        for package in PACKAGES
     ]
     reference.append({"Python API": [{"Public names": "api/index.md"}, *pages]})
     return config
