@@ -196,7 +196,8 @@ def cli_reference() -> str:
     for name, sub in found:
         lines += [f"## edge-sdk {name} {{ #{_anchor(name)} }}", "", f"{_sentence(sub.description or '')}", ""]
         lines += ["```text", _usage(sub), "```", ""]
-        for action in sub._actions:
+        # What every verb takes comes last.
+        for action in sorted(sub._actions, key=lambda action: action.dest in ("json", "debug")):
             if not isinstance(action, (argparse._HelpAction, argparse._SubParsersAction)):
                 lines += [_signature(action), f":   {_sentence(_help(sub, action)) or '(no text)'}", ""]
     return "\n".join(lines)
