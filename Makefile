@@ -11,6 +11,7 @@ PIP := -m pip --disable-pip-version-check -q
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
 	@echo "make test          the test suite"
+	@echo "make docs          the site of these documents, in site/ (no network once its tools are installed)"
 	@echo "make check         formatting, lint, types, import contracts, oldest Python"
 	@echo "make bench-ratios  engines against each other by processor time, held against benchmarks/baselines"
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
@@ -53,6 +54,18 @@ check: $(DEV)/done
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports
 	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --exclude tomllib edge_sdk targets benchmarks quantize
+
+DOCS := .venv-docs
+
+$(DOCS)/done: pyproject.toml
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python $(PIP) install -e '.[opencv,docs]'
+	@touch $@
+
+# Links, anchors, pages without a place in the navigation and docstrings that cannot be shown fail it.
+.PHONY: docs
+docs: $(DOCS)/done
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 .PHONY: bench-ratios
 bench-ratios: $(DEV)/done
@@ -127,4 +140,4 @@ crosscheck: $(DEV)/done
 	@$(DEV)/bin/python -m edge_benchmarks.crosscheck
 
 clean:
-	rm -rf $(DEMO) $(DEV) $(OUTSIDE) dist demo-output
+	rm -rf $(DEMO) $(DEV) $(OUTSIDE) $(DOCS) dist site demo-output
