@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edge_benchmarks.vendor_call import vendor_call
 
 from edge_benchmarks import footprint, module_cli, speedup, wrapper
-from edge_benchmarks.vendor_call import vendor_call
 from edge_sdk import timing
 from edge_sdk.errors import InputError
 from edge_sdk.target import Artifact

@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
+from edge_sdk.device import Reading
 
 from edge_benchmarks import energy, monitor
 from edge_benchmarks.monitor import Monitor
-from edge_sdk.device import Reading
 from edge_sdk.errors import InputError
 
 PMIC = """\

@@ -10,10 +10,10 @@ pytest.importorskip("onnxslim", reason="host tool not installed")
 ort = pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys  # noqa: E402
+from edge_quantize.own import adapted, read_spec  # noqa: E402
 
 import edge_sdk as edge  # noqa: E402
 from edge_quantize.build import check_graph  # noqa: E402
-from edge_quantize.own import adapted, read_spec  # noqa: E402
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_sdk.target import FloatModel  # noqa: E402
 from edge_sdk.tasks import DetectionTask  # noqa: E402

@@ -11,9 +11,9 @@ onnx = pytest.importorskip("onnx", reason="host tool not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys  # noqa: E402
+from edge_quantize.trained import check_quantized, for_onnxruntime  # noqa: E402
 
 from edge_quantize import qdq  # noqa: E402
-from edge_quantize.trained import check_quantized, for_onnxruntime  # noqa: E402
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
 from edge_training.data import fer2013  # noqa: E402

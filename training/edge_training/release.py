@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_quantize.auto import search
+
 from edge_quantize.build import Workbench
 from edge_quantize.cli import print_candidates
 from edge_sdk import zoo

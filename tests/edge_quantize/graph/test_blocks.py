@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from edge_quantize.blocks import (
     Operator,
     fingerprint,
@@ -14,6 +13,7 @@ from edge_quantize.blocks import (
     of_onnx,
     same_weights,
 )
+
 from edge_sdk.errors import InputError
 
 

@@ -10,12 +10,12 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 pytest.importorskip("pycocotools", reason="host tool not installed")
 
 import toys  # noqa: E402
+from edge_quantize.trained import for_onnxruntime  # noqa: E402
 
 import edge_sdk as edge  # noqa: E402
 from edge_quantize import auto, qdq  # noqa: E402
 from edge_quantize.build import Workbench, build  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
-from edge_quantize.trained import for_onnxruntime  # noqa: E402
 from edge_sdk import zoo  # noqa: E402
 from edge_sdk.cli import main  # noqa: E402
 from edge_sdk.errors import CompileFailed, GateFailed, InputError, UnsupportedRecipe  # noqa: E402

@@ -5,9 +5,8 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="host tool not installed")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-
 from edge_quantize.pixels import front, let_in  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 def graph(*nodes, factor=1 / 255):

@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-
 from edge_quantize.classification import answers, evaluate
+
 from edge_quantize.data import LabelledPicture, read_labelled
 from edge_quantize.report import METRICS
 from edge_sdk.errors import InputError

@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("pycocotools", reason="host tool not installed")
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
-from edge_quantize import detection
 from edge_quantize.detection import Ranked, evaluate
+
+from edge_quantize import detection
 
 LABELS = ("a", "b", "c")
 

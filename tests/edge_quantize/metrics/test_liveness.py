@@ -8,11 +8,6 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-from hypothesis import given
-from hypothesis import strategies as st
-
-from edge_quantize.data import read_labelled
-from edge_quantize.gate import compare
 from edge_quantize.liveness import (
     bpcer_at,
     clopper_pearson,
@@ -22,6 +17,11 @@ from edge_quantize.liveness import (
     scores,
     threshold_at,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_quantize.data import read_labelled
+from edge_quantize.gate import compare
 from edge_quantize.report import METRICS
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import GateFailed, InputError

@@ -11,10 +11,10 @@ pytest.importorskip("onnx", reason="host tool not installed")
 pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys
-
-from edge_quantize import mixed, sensitivity
 from edge_quantize.blocks import Operator, of_onnx
 from edge_quantize.sensitivity import BlockNoise
+
+from edge_quantize import mixed, sensitivity
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import GateFailed, UnsupportedRecipe
 from edge_sdk.target import FloatModel, find_target
