@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_quantize.blocks import (
+from edge_quantize.graph.blocks import (
     Operator,
     fingerprint,
     in_float,
