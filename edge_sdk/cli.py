@@ -12,29 +12,26 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
+from edge_sdk.cli_common import engine_options, load_asked, print_gate, print_json, shown_coverage
+from edge_sdk.draw import annotate
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
-from edge_sdk.image import Image, opencv, write_image
-from edge_sdk.model import Model, load, names_a_file
-from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
+from edge_sdk.image import Image, write_image
+from edge_sdk.model import Model, load
+from edge_sdk.results import Detections
 from edge_sdk.schema import to_plain
+from edge_sdk.selection import bundle_path, names_a_file
 from edge_sdk.sources import open_source
 from edge_sdk.spec import Recipe
 from edge_sdk.target import available_targets
-from edge_sdk.terminal import (
-    bundle_path,
-    engine_options,
-    load_asked,
-    print_gate,
-    print_json,
-    shown_coverage,
-)
+from edge_sdk.tasks import faces_of
+from edge_sdk.tensors import TensorSpec
 
 FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
 """Modules of the floors above that add verbs of their own, by name as a target is found."""
@@ -159,14 +156,15 @@ def _predict(args: argparse.Namespace) -> int:
                 sep="\n  ",
                 file=sys.stderr,
             )
+        state = model.new_state() if model.spec.state else None
         for frame in source:
             boxes = None if detector is None else detector(frame.image).boxes
-            found = model(frame.image) if boxes is None else model(frame.image, boxes=boxes)
+            found = model(frame.image, boxes=boxes, state=state)
             if args.json:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
                 print(json.dumps({**record, **found.to_dict(), **_places(boxes)}), flush=True)
             else:
-                print(f"{frame.name}: {_describe(found)}", flush=True)
+                print(f"{frame.name}: {found.describe()}, {found.times.total_ms:.1f} ms", flush=True)
             if args.save is not None:
                 picture = annotate(frame.image, found, boxes)
                 _save(args.save / _picture_name(frame.name), picture, Path(args.source))
@@ -176,16 +174,18 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace, stack: ExitStack) -> tuple[Model[Any], Model[Detections] | None]:
-    """The model asked for, and the detector that finds its faces if it needs one."""
+    """The model asked for, and the detector that finds its faces if it needs one.
+
+    ``--conf`` belongs to whichever of the two finds faces.
+    """
     given = names_a_file(args.model)
     task = (Bundle.open(args.model).manifest.spec if given else zoo.spec(args.model)).task
-    # --conf is the detector's, whichever of the two that is.
-    model = stack.enter_context(load_asked(args, confidence=args.conf if task == "detection" else None))
-    if model.info.task == "detection":
+    model = stack.enter_context(load_asked(args, confidence=args.conf if faces_of(task) == "found" else None))
+    if model.task.faces == "found":
         if args.faces is not None:
             raise InputError(f"{model.info.name} finds faces itself", remedy="leave --faces out")
         return model, None
-    name = args.faces or (DEFAULT_DETECTOR if model.info.task == "liveness" else None)
+    name = args.faces or (DEFAULT_DETECTOR if model.task.faces == "required" else None)
     if name is None:
         return model, None
     detector: Model[Detections] = load(name, threads=args.threads, confidence=args.conf)
@@ -208,7 +208,9 @@ def _inspect(args: argparse.Namespace) -> int:
         ("model", f"{spec.name} ({spec.task})"),
         ("identity", bundle.sha256),
         ("labels", ", ".join(spec.labels)),
-        ("input", f"{spec.input.name} {spec.input.dtype} {'x'.join(map(str, spec.input.shape))}"),
+        ("inputs", ", ".join(map(_tensor, spec.inputs))),
+        ("outputs", ", ".join(map(_tensor, spec.outputs))),
+        *[("remembers", f"{pair.output} becomes {pair.input} of the next step") for pair in spec.state],
         ("runs on", f"{manifest.target} {manifest.recipe.precision}"),
         ("built with", ", ".join(f"{k} {v}" for k, v in manifest.fingerprint.items())),
         ("producer", manifest.producer),
@@ -229,6 +231,10 @@ def _inspect(args: argparse.Namespace) -> int:
     for name, entry in manifest.files.items():
         print(f"  {entry.sha256[:12]} {entry.bytes:>10,}  {name}")
     return 0
+
+
+def _tensor(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype} {'x'.join(map(str, tensor.shape))}"
 
 
 def _recipe(recipe: Recipe) -> str:
@@ -257,59 +263,6 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 DEFAULT_DETECTOR = "fer-yolo11n"
-
-
-def _describe(found: Detections | Classifications | Liveness) -> str:
-    total = f"{found.times.total_ms:.1f} ms"
-    if not isinstance(found, Detections) and not len(found):
-        return f"no face, {total}"
-    if isinstance(found, Liveness):
-        return "; ".join(f"{f.decision} {f.score:.2f} {f.reason}".rstrip() for f in found) + f", {total}"
-    if isinstance(found, Classifications):
-        return "; ".join(f"{face.label} {face.score:.2f}" for face in found) + f", {total}"
-    if not len(found):
-        return f"no face, {total}"
-    faces = "; ".join(
-        f"{face.label} {face.score:.2f} at " + ",".join(f"{v:.0f}" for v in face.box) for face in found
-    )
-    return f"{len(found)} face{'s' if len(found) > 1 else ''}: {faces}, {total}"
-
-
-def annotate(image: Image, found: Detections | Classifications | Liveness, boxes: Any = None) -> Image:
-    """A copy of the picture with each face boxed and named; lines and letters grow with the picture.
-
-    Args:
-        image: (H, W, 3) RGB.
-        found: what a model said of it.
-        boxes: (N, 4) the faces that a classifier or a liveness network was asked about; None for one whole picture.
-    """
-    if isinstance(found, Detections):
-        boxes = found.boxes
-    places = [(0, 0, image.shape[1] - 1, image.shape[0] - 1)] if boxes is None else boxes
-    cv2 = opencv()
-    canvas = image.copy()
-    unit = max(image.shape[:2]) / 640
-    thickness, size = max(1, round(2 * unit)), max(0.4, 0.6 * unit)
-    faces: Iterable[Face | Classification | LiveFace] = found
-    for face, place in zip(faces, places, strict=True):
-        x1, y1, x2, y2 = (round(float(v)) for v in place)
-        text, colour = _caption(face)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
-        (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
-        left = max(0, min(x1, image.shape[1] - w))
-        top = y1 - h - base if y1 >= h + base else y1
-        cv2.rectangle(canvas, (left, top), (left + w, top + h + base), colour, -1)
-        cv2.putText(
-            canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), thickness, cv2.LINE_AA
-        )
-    return canvas
-
-
-def _caption(face: Face | Classification | LiveFace) -> tuple[str, tuple[int, int, int]]:
-    """What is written beside a face, and in which colour: green, or red for what is not bona fide."""
-    if isinstance(face, LiveFace):
-        return f"{face.decision} {face.score:.2f}", (0, 200, 80) if face.bona_fide else (230, 60, 40)
-    return f"{face.label} {face.score:.2f}", (0, 200, 80)
 
 
 def _picture_name(frame: str) -> str:

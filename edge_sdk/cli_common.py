@@ -1,4 +1,4 @@
-"""What the verbs of ``edge-sdk`` share, whichever floor they stand on: options, progress, JSON, a bundle by its name."""
+"""What the verbs of ``edge-sdk`` share, whichever floor they stand on: options, progress, JSON."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
-from edge_sdk import zoo
 from edge_sdk.bundle import Bundle, Coverage
-from edge_sdk.errors import InputError
-from edge_sdk.model import Model, load, names_a_file
+from edge_sdk.model import Model, load
 from edge_sdk.schema import to_plain
-from edge_sdk.target import available_targets
-
-Stage = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done, and of how much."""
+from edge_sdk.target import Progress
 
 
 class Verb(Protocol):
@@ -48,8 +42,12 @@ def engine_options(sub: argparse.ArgumentParser) -> None:
         metavar="NAME,NAME",
         help="engines that may run it, in this order, while or where others cannot",
     )
-    sub.add_argument("--precision", metavar="P", help="fp32 or int8")
-    sub.add_argument("--threads", type=int, metavar="N", help="of the engine")
+    sub.add_argument(
+        "--precision",
+        metavar="P",
+        help="that its graph must have: fp32, fp16, int8, int8-wonly or int8-mixed",
+    )
+    sub.add_argument("--threads", type=int, metavar="N", help="of the engine (default: the cores, at most 4)")
     sub.add_argument(
         "--device",
         metavar="D[,D]",
@@ -75,19 +73,8 @@ def load_asked(args: argparse.Namespace, confidence: float | None = None) -> Mod
     )
 
 
-def bundle_path(name: str) -> Path:
-    """The file itself, or the fastest shipped bundle of a zoo model, installed engine or not."""
-    if names_a_file(name):
-        return Path(name)
-    shipped = zoo.bundles(name)
-    if not shipped:
-        raise InputError(f"no bundle of {name} is shipped", remedy=f"make one with 'edge-sdk build {name}'")
-    installed = available_targets()
-    return next((b for b in shipped if b.target in installed), shipped[0]).path
-
-
 def print_gate(bundle: Bundle) -> None:
-    """Print what the accuracy gate measured, a line a metric."""
+    """Print what the accuracy gate measured, one line per metric."""
     gate, confidence = bundle.manifest.gate, bundle.manifest.recipe.gate.confidence
     verdict = "passed" if gate.waiver is None else f"WAIVED ({gate.waiver})"
     bounded = any(m.low is not None for m in gate.metrics.values())
@@ -116,7 +103,7 @@ def shown_coverage(coverage: Coverage) -> str:
 
 
 @contextmanager
-def progress() -> Iterator[Stage]:
+def progress() -> Iterator[Progress]:
     """Stages on one stderr line; silent when stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda stage, done, total: None

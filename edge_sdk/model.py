@@ -160,7 +160,9 @@ class Model(Generic[R]):
         if (state is not None) != self._recurrent:
             raise InputError(
                 f"{self.info.name} {'needs a state' if self._recurrent else 'remembers nothing between frames'}",
-                remedy="give state=model.new_state(), one per stream" if self._recurrent else "leave state out",
+                remedy="give state=model.new_state(), one per stream"
+                if self._recurrent
+                else "leave state out",
             )
         if self._successor is not None and self._successor.done:
             self._take_over(self._successor)
@@ -252,11 +254,12 @@ def load(
     proven = _prover(chosen.bundle, verify)
     session = proven(serving.now, mine, task)
     try:
-        later = serving.later
-        # A task of its own: a task draws every frame on the same canvas.
-        successor = later and Successor(
-            later.name, lambda: proven(later, settings, task_of(manifest.spec))
-        )
+        successor = None
+        if (later := serving.later) is not None:
+            # A task of its own: a task draws every frame on the same canvas.
+            successor = Successor(
+                later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
+            )
         return Model(session, task, _info(chosen, serving, session), successor)
     except BaseException:
         session.close()

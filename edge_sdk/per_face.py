@@ -107,11 +107,17 @@ def answer_each(
         outputs = infer(session, inputs, state)
         inferred = now_ns()
         answers.append(outputs[LOGITS].astype(np.float32, copy=True))
-        preparing, inferring, start_ns = preparing + prepared - start_ns, inferring + inferred - prepared, inferred
+        preparing, inferring, start_ns = (
+            preparing + prepared - start_ns,
+            inferring + inferred - prepared,
+            inferred,
+        )
     return FaceAnswers(answers, preparing, inferring, start_ns)
 
 
-def crop_tensors(height: int, width: int, classes: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def crop_tensors(
+    height: int, width: int, classes: int
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a network that sees a crop of this size and answers with ``logits`` (1, classes)."""
     return (
         (TensorSpec("pixels", (1, height, width, 3), "uint8", "NHWC"),),

@@ -1,4 +1,4 @@
-"""Boards, one TOML file each: which engine, which precision first, how many threads, what to install.
+"""Boards, one TOML file each: which engine, which recipe, how many threads, what to install.
 
 The shipped ones lie in the floor above (``edge_targets/profiles``) and are found by name; a user's own is named by its
 path.
@@ -11,30 +11,8 @@ from pathlib import Path
 
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml
-from edge_sdk.spec import Precision
 
 SUFFIX = ".toml"
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A latency that somebody else measured on such a board: what to expect, never what was measured here.
-
-    Attributes:
-        network: that was measured.
-        engine: that ran it.
-        precision: of its graph.
-        input: side of its square input in pixels.
-        ms: of one inference, without pre- and postprocessing, in milliseconds.
-        source: who published it and where.
-    """
-
-    network: str
-    engine: str
-    precision: str
-    input: int
-    ms: float
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +21,9 @@ class Profile:
 
     Attributes:
         name: of the file without its suffix.
-        title: for people.
+        title: what its maker calls it.
         engine: target that serves it best.
-        precisions: in the order in which to try them: the first that passes its gate.
+        recipe: that a build follows where none is named.
         install: command for the board's shell.
         machine: architecture, such as ``"aarch64"``; None: any.
         extra: of face-edge-sdk, which brings the engine; None: the board's system image brings it.
@@ -53,27 +31,23 @@ class Profile:
         glibc: lowest version of the C library in these images: wheels that ask for a higher one cannot run.
         threads: of the engine; None: as many as there are cores, at most 4.
         device: of the engine; None: its processor.
-        memory_mb: of the smallest such board that is sold, in megabytes.
         boards: what the device tree calls them: any of these words in a board's model means this profile.
-        families: of machines without such words that it fits (see :mod:`edge_sdk.device`).
-        published: latencies from public sources.
+        families: of machines without such words that it fits (see :mod:`edge_sdk.host_info`).
     """
 
     name: str
     title: str
     engine: str
-    precisions: tuple[Precision, ...]
     install: str
+    recipe: str = "int8"
     machine: str | None = None
     extra: str | None = None
     pythons: tuple[str, ...] = ()
     glibc: str | None = None
     threads: int | None = None
     device: str | None = None
-    memory_mb: int | None = None
     boards: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
-    published: tuple[Published, ...] = ()
 
 
 def profile_names() -> tuple[str, ...]:
@@ -87,12 +61,12 @@ def is_profile(name: str | Path) -> bool:
 
 
 def default_recipe(target: str) -> str:
-    """The recipe for a target where none is asked for: a board's first precision, such as fp16 on Jetson; else int8.
+    """The recipe for a target where none is asked for: a board's own, such as fp16 on Jetson; else int8.
 
     Raises:
         InputError: the profile breaks its schema.
     """
-    return read_profile(target).precisions[0] if is_profile(target) else "int8"
+    return read_profile(target).recipe if is_profile(target) else "int8"
 
 
 def read_profile(name_or_path: str | Path) -> Profile:
@@ -122,12 +96,8 @@ def read_profile(name_or_path: str | Path) -> Profile:
 def _problem(profile: Profile, stem: str) -> str | None:
     if profile.name != stem:
         return f"name is {profile.name!r}, the file is called {stem!r}"
-    if not profile.precisions:
-        return "precisions is empty: name at least one, the one to try first in front"
-    for name in ("threads", "memory_mb"):
-        value = getattr(profile, name)
-        if value is not None and value < 1:
-            return f"{name} is {value}, expected at least 1"
+    if profile.threads is not None and profile.threads < 1:
+        return f"threads is {profile.threads}, expected at least 1"
     versions = [("pythons", v) for v in profile.pythons] + [("glibc", v) for v in (profile.glibc,) if v]
     for name, version in versions:
         major, _, minor = version.partition(".")

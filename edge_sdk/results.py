@@ -277,9 +277,7 @@ class Classifications:
     def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:
         """Each face with its class and score; see :class:`Result`."""
         places = _places(boxes, size)
-        return [
-            Mark(box, f"{face.label} {face.score:.2f}") for face, box in zip(self, places, strict=True)
-        ]
+        return [Mark(box, f"{face.label} {face.score:.2f}") for face, box in zip(self, places, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: shares to four digits, times in milliseconds."""

@@ -129,7 +129,9 @@ class ModelSpec:
         for pair in self.state:
             before, after = inputs.get(pair.input), outputs.get(pair.output)
             if before is None or after is None:
-                contradiction(f"state {pair.input!r} <- {pair.output!r} is no input and output of the network")
+                contradiction(
+                    f"state {pair.input!r} <- {pair.output!r} is no input and output of the network"
+                )
             if (before.shape, before.dtype) != (after.shape, "float32"):
                 contradiction(
                     f"state {pair.input!r} is {before.dtype} {before.shape}, {pair.output!r} is {after.dtype} "

@@ -267,7 +267,9 @@ def engine_of(name: str) -> str:
     try:
         return find_target(name).name
     except UnknownTarget as error:
-        error.remedy = f"use one of {', '.join((*target_names(), *profile_names()))}, or a profile's .toml file"
+        error.remedy = (
+            f"use one of {', '.join((*target_names(), *profile_names()))}, or a profile's .toml file"
+        )
         raise
 
 

@@ -53,11 +53,9 @@ def test_exit_codes_are_the_documented_ones():
         "MissingDependency": 3,
         "LoadFailed": 3,
         "InferFailed": 3,
-        "FingerprintMismatch": 3,
         "SourceUnavailable": 3,
         "ManifestInvalid": 4,
         "ChecksumMismatch": 4,
-        "SignatureInvalid": 4,
     }
     assert {name: getattr(errors, name).exit_code for name in codes} == codes
 

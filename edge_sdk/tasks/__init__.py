@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from types import ModuleType
 from typing import Any
 
 from edge_sdk.errors import InputError
 from edge_sdk.spec import Head, ModelSpec
-from edge_sdk.tasks.base import Task
+from edge_sdk.tasks.base import Faces, Task
 
 ENTRY_POINTS = "edge_sdk.tasks"
 _NO_TASK = ("base",)
@@ -42,6 +41,19 @@ def head_of(kind: str) -> type[Head] | None:
     return None if module is None else module.HEAD
 
 
+def faces_of(kind: str) -> Faces:
+    """Whether a task finds faces, takes them, or needs them; see :class:`edge_sdk.tasks.base.Task`.
+
+    Raises:
+        InputError: no task of this name is installed.
+    """
+    module = _module(kind)
+    if module is None:
+        raise InputError(f"no task {kind!r} is installed", remedy=f"use one of {', '.join(task_names())}")
+    faces: Faces = module.TASK.faces
+    return faces
+
+
 def task_names() -> tuple[str, ...]:
     """All tasks that are installed: ours, then those of other packages."""
     from importlib.metadata import entry_points  # slow to import, and only a list or a foreign task needs it
@@ -50,19 +62,14 @@ def task_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_ours(), *sorted(others))))
 
 
-def unknown_task(kind: str) -> InputError:
-    """The error for a task that is not installed."""
-    return InputError(f"no task {kind!r} is installed", remedy=f"use one of {', '.join(task_names())}")
-
-
 def _ours() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NO_TASK))
 
 
 def _module(kind: str) -> Any:
-    if f"{__name__}.{kind}" in _LOADED:
-        return _LOADED[f"{__name__}.{kind}"]
-    found: ModuleType | None = None
+    if kind in _LOADED:
+        return _LOADED[kind]
+    found: Any = None
     if kind in _ours():
         found = importlib.import_module(f"{__name__}.{kind}")
     else:
@@ -72,11 +79,11 @@ def _module(kind: str) -> Any:
             if entry.name == kind:
                 found = entry.load()
     if found is not None:
-        _LOADED[f"{__name__}.{kind}"] = found
+        _LOADED[kind] = found
     return found
 
 
 _LOADED: dict[str, Any] = {}
-"""Modules of tasks by name: a spec is made again and again, and a folder need not be read each time."""
+"""Modules of tasks by name: specs are made again and again, and the folder need not be read each time."""
 
-__all__ = ["Task", "head_of", "task_names", "task_of", "unknown_task"]
+__all__ = ["Task", "faces_of", "head_of", "task_names", "task_of"]

@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.classification import box_of
-from edge_quantize.data import BONA_FIDE, LabelledPicture, digest, read_labelled, read_pictures, sha256
+from edge_quantize.data import LabelledPicture, digest, read_pictures, sha256
+from edge_quantize.metrics import Evaluator, evaluator_of
 from edge_sdk.bundle import Coverage, DataDigest
 from edge_sdk.errors import CalibrationFailed, InputError
-from edge_sdk.image import Image
 from edge_sdk.sources.files import PICTURES
-from edge_sdk.spec import LIVENESS_LABELS, Recipe
+from edge_sdk.spec import ModelSpec, Recipe
+from edge_sdk.state import State
 from edge_sdk.target import Session
-from edge_sdk.tasks import AnyTask, DetectionTask
-from edge_sdk.tensors import Array
+from edge_sdk.tasks import Task
+from edge_sdk.tensors import Array, Tensors
 
 T = TypeVar("T")
 
@@ -33,21 +33,29 @@ BLANK = 2.0
 """Grey levels: pictures whose own contrast, and its spread over the set, stay below this show nothing."""
 SAME = 2.0
 """Grey levels of mean difference between two thumbnails, below which they are the same picture again."""
+STEPS = 4
+"""Steps of a recurrent network on each picture: what it remembers has other ranges than the zeros at the start."""
 _THUMB = 16
 
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """Input tensors in the order in which calibration sees them, and what is recorded of them."""
+    """What ranges are made from.
 
-    tensors: tuple[Array, ...]
+    Attributes:
+        frames: all inputs by name, in the order in which calibration sees them; one per picture, or ``STEPS`` per
+            picture of a recurrent network, whose state is then among the inputs.
+        digest: of the pictures, and what they show.
+    """
+
+    frames: tuple[Tensors, ...]
     digest: DataDigest
 
 
 def calibration_set(
     folder: str | Path | None,
     recipe: Recipe,
-    task: AnyTask,
+    task: Task,
     held_out: Sequence[LabelledPicture],
     reference: Session,
 ) -> CalibrationSet | None:
@@ -56,9 +64,9 @@ def calibration_set(
     Args:
         folder: of pictures, in any layout; labelled, each class is represented alike.
         recipe: says how many; None is returned where it calibrates nothing.
-        task: whose preprocess makes the tensors, the same that runs on the device.
+        task: whose preprocess makes the inputs, the same that runs on the device.
         held_out: the gate's pictures, none of which may calibrate.
-        reference: session of the float network, which finds a detector's faces.
+        reference: session of the float network: it finds faces, and what a recurrent network remembers.
 
     Raises:
         InputError: no folder, or an unreadable picture.
@@ -71,23 +79,42 @@ def calibration_set(
             f"recipe {recipe.name} needs calibration pictures",
             remedy="give --calibration a folder of pictures like the device's",
         )
-    items, per_class = _choose(Path(folder), recipe.calibration_items, task.spec.labels)
+    spec, evaluator = task.spec, evaluator_of(task.spec.task)
+    items, per_class = _choose(Path(folder), recipe.calibration_items, spec.labels, evaluator)
     chosen = [item.path for item in items]
     _check_held_out(chosen, held_out)
-    tensors, face_sizes = list[Array](), list[float]()
+    frames, shown, face_sizes = list[Tensors](), list[Array](), list[float]()
     for item, image in read_pictures(items):
-        pixels, sizes = _prepare(task, item, image, reference)
-        tensors.append(pixels)
+        made, sizes = evaluator.calibration_inputs(task, item, image, reference)
+        inputs = {name: array.copy() for name, array in made.items()}
+        frames += _steps(spec, inputs, reference)
         face_sizes += sizes
-    _check_content(tensors, Path(folder))
-    grey = np.stack([t.mean(axis=-1, dtype=np.float32).ravel() for t in tensors])
+        if spec.pixels is not None:
+            shown.append(inputs[spec.pixels.name])
+    brightness: tuple[float, ...] = ()
+    contrast: tuple[float, ...] = ()
+    if shown:
+        _check_content(shown, Path(folder))
+        grey = np.stack([pixels.mean(axis=-1, dtype=np.float32).ravel() for pixels in shown])
+        brightness, contrast = _percentiles(grey.mean(1)), _percentiles(grey.std(1))
     coverage = Coverage(
-        brightness=_percentiles(grey.mean(1)),
-        contrast=_percentiles(grey.std(1)),
+        brightness=brightness,
+        contrast=contrast,
         face_size=_percentiles(face_sizes) if face_sizes else None,
         per_class=per_class,
     )
-    return CalibrationSet(tuple(tensors), replace(digest(chosen), coverage=coverage))
+    return CalibrationSet(tuple(frames), replace(digest(chosen), coverage=coverage))
+
+
+def _steps(spec: ModelSpec, inputs: Tensors, reference: Session) -> list[Tensors]:
+    """The inputs of each step on one picture: themselves, or beside what the float network remembers by then."""
+    if not spec.state:
+        return [inputs]
+    state, frames = State(spec), list[Tensors]()
+    for _ in range(STEPS):
+        frames.append({**inputs, **{name: array.copy() for name, array in state.tensors.items()}})
+        state.update(reference.infer(frames[-1]))
+    return frames
 
 
 def calibration_pictures(folder: Path, count: int) -> list[Path]:
@@ -101,11 +128,11 @@ def calibration_pictures(folder: Path, count: int) -> list[Path]:
         raise CalibrationFailed(
             f"no pictures in {folder}", remedy="give a folder of pictures like those of the device"
         )
-    return _spaced(paths, count)
+    return evenly(paths, count)
 
 
 def _choose(
-    folder: Path, count: int, labels: Sequence[str]
+    folder: Path, count: int, labels: Sequence[str], evaluator: Evaluator
 ) -> tuple[list[LabelledPicture], dict[str, int] | None]:
     """The pictures, and how many faces of each class they show where the folder says so."""
     everything = calibration_pictures(folder, 10**9)
@@ -114,22 +141,22 @@ def _choose(
             f"{folder} has {len(everything)} pictures: ranges from fewer than {min(MIN_ITEMS, count)} are chance",
             remedy="give more pictures like the device's",
         )
-    if not _is_labelled(folder, labels):
+    if not evaluator.is_labelled(folder, labels):
         whole, unknown = np.array([[0.0, 0.0, 1.0, 1.0]]), np.zeros(0, np.int64)
-        return [LabelledPicture(path, whole, unknown) for path in _spaced(everything, count)], None
-    items = read_labelled(folder, labels)
+        return [LabelledPicture(path, whole, unknown) for path in evenly(everything, count)], None
+    items = evaluator.read_labelled(folder, labels)
     if items[0].group:
         groups = sorted({item.group for item in items})
         by_group = [[item for item in items if item.group == group] for group in groups]
         # Each class the same number; what a small one lacks, the large ones give.
         taken, left = [], min(count, len(items))
         for rank, members in enumerate(sorted(by_group, key=len)):
-            share = _spaced(members, left // (len(by_group) - rank))
+            share = evenly(members, left // (len(by_group) - rank))
             taken += share
             left -= len(share)
         items = sorted(taken, key=lambda item: item.path)
     else:
-        items = _spaced(items, count)
+        items = evenly(items, count)
     seen = np.concatenate([item.classes for item in items])
     per_class = {label: int((seen == index).sum()) for index, label in enumerate(labels)}
     if few := [label for label, faces in per_class.items() if faces < MIN_PER_CLASS]:
@@ -141,16 +168,8 @@ def _choose(
     return items, per_class
 
 
-def _is_labelled(folder: Path, labels: Sequence[str]) -> bool:
-    if (folder / "images").is_dir() and (folder / "labels").is_dir():
-        return True
-    folders = {p.name for p in folder.iterdir() if p.is_dir()}
-    if tuple(labels) == LIVENESS_LABELS:
-        return BONA_FIDE in folders
-    return bool(folders) and folders <= set(labels)
-
-
-def _spaced(values: list[T], count: int) -> list[T]:
+def evenly(values: list[T], count: int) -> list[T]:
+    """``count`` of the values, evenly spaced from the first to the last; all if there are fewer."""
     return [values[i] for i in np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)]
 
 
@@ -163,21 +182,6 @@ def _check_held_out(chosen: Sequence[Path], held_out: Sequence[LabelledPicture])
             f"({theirs}): the gate would measure what the ranges were made from",
             remedy="calibrate on other pictures than those the gate holds out",
         )
-
-
-def _prepare(
-    task: AnyTask, item: LabelledPicture, image: Image, reference: Session
-) -> tuple[Array, list[float]]:
-    """The input tensor, and the pixels of the faces' sides: those the network sees, or the crop is made from."""
-    if not isinstance(task, DetectionTask):
-        box = box_of(item, image) if len(item.boxes) == 1 else None
-        sides = image.shape[:2] if box is None else (box[2] - box[0], box[3] - box[1])
-        return task.preprocess(image, "rgb", box)[0].copy(), [float(min(sides))]
-    pixels, transform = task.preprocess(image)
-    pixels = pixels.copy()
-    found = task.postprocess(reference.infer(pixels), transform)
-    boxes = transform.to_canvas(found.boxes)
-    return pixels, np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).tolist()
 
 
 def _check_content(tensors: Sequence[Array], folder: Path) -> None:
@@ -197,7 +201,11 @@ def _check_content(tensors: Sequence[Array], folder: Path) -> None:
 
 
 def distinct(tensors: Sequence[Array]) -> int:
-    """How many pictures are left when those that look like an earlier one are taken away."""
+    """How many pictures are left when those that look like an earlier one are taken away.
+
+    Args:
+        tensors: (1, height, width, 3) pictures or (1, frames, height, width, 3) clips, uint8.
+    """
     kept: list[npt.NDArray[np.float32]] = []
     for tensor in tensors:
         thumb = _thumbnail(tensor)
@@ -207,11 +215,12 @@ def distinct(tensors: Sequence[Array]) -> int:
 
 
 def _thumbnail(tensor: Array) -> npt.NDArray[np.float32]:
-    """(16, 16, 3) means of an input tensor's cells, what does not fill a cell left out."""
-    _, height, width, _ = tensor.shape
+    """(16, 16, 3) means of a picture's cells, or of a clip's mean picture; what does not fill a cell is left out."""
+    picture = tensor[0] if tensor.ndim == 4 else tensor[0].mean(axis=0, dtype=np.float32)
+    height, width, _ = picture.shape
     rows, columns = min(_THUMB, height), min(_THUMB, width)
     high, wide = height // rows, width // columns
-    cells = tensor[0, : rows * high, : columns * wide].reshape(rows, high, columns, wide, 3)
+    cells = picture[: rows * high, : columns * wide].reshape(rows, high, columns, wide, 3)
     thumb: npt.NDArray[np.float32] = cells.mean(axis=(1, 3), dtype=np.float32)
     return thumb
 

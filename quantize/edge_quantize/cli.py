@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from edge_quantize import data, gate
-from edge_quantize.auto import Candidate
+from edge_quantize.build import build
+from edge_quantize.data import digest
+from edge_quantize.metrics import evaluator_of
+from edge_quantize.search.auto import Candidate
 from edge_sdk import zoo
-from edge_sdk.build import build
 from edge_sdk.bundle import Bundle
-from edge_sdk.errors import InputError
-from edge_sdk.profile import default_recipe
-from edge_sdk.schema import to_plain
-from edge_sdk.terminal import (
+from edge_sdk.cli_common import (
     Verb,
     engine_options,
     load_asked,
@@ -27,6 +25,10 @@ from edge_sdk.terminal import (
     shown_coverage,
     stdout_is_ours,
 )
+from edge_sdk.errors import InputError
+from edge_sdk.host import BuildRequest
+from edge_sdk.profile import default_recipe
+from edge_sdk.schema import to_plain
 
 
 def register(verb: Verb) -> None:
@@ -84,7 +86,7 @@ def _build(args: argparse.Namespace) -> int:
     scored: list[Any] = []
     try:
         with progress() as stage, stdout_is_ours():
-            bundle = _built(args, stage, scored.extend)
+            bundle = build(_request(args, stage, scored.extend))
     finally:
         # Also when nothing passed: then it says why. JSON on stdout stays one document.
         if scored and not (args.json and sys.exc_info()[0] is None):
@@ -110,20 +112,20 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
-def _built(
+def _request(
     args: argparse.Namespace,
     stage: Callable[[str, int, int], None],
     scored: Callable[[Sequence[Any]], None],
-) -> Bundle:
-    return build(
-        args.onnx or zoo.float_source(args.model),
-        model=args.model,
-        spec=args.spec,
+) -> BuildRequest:
+    return BuildRequest(
+        onnx=args.onnx or zoo.float_source(args.model),
         target=args.target,
         recipe=args.recipe or default_recipe(args.target),
-        calibration=args.calibration,
         evaluation=args.evaluation,
         output=args.output,
+        model=args.model,
+        spec=args.spec,
+        calibration=args.calibration,
         tflite=args.tflite,
         quantized=args.quantized,
         waive=args.waive,
@@ -135,7 +137,12 @@ def _built(
 
 
 def print_candidates(candidates: Sequence[Candidate], to: TextIO) -> None:
-    """Print what every recipe of a search scored."""
+    """Print what every recipe of a search scored.
+
+    Args:
+        candidates: one row each.
+        to: text stream; a terminal's width is used.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -158,7 +165,8 @@ def print_candidates(candidates: Sequence[Candidate], to: TextIO) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     with load_asked(args) as model:
-        items = data.read_labelled(args.data, model.spec.labels)
+        evaluator = evaluator_of(model.spec.task)
+        items = evaluator.read_labelled(args.data, model.spec.labels)
         if args.limit is not None:
             if args.limit < 1:
                 raise InputError(
@@ -167,18 +175,18 @@ def _evaluate(args: argparse.Namespace) -> int:
             count = min(args.limit, len(items))
             items = [items[i * len(items) // count] for i in range(count)]
         with progress() as stage:
-            report = gate.examine(model.session, model.task, items, lambda d, t: stage("evaluate", d, t))
-        digest = data.digest([item.path for item in items])
+            report = evaluator.examine(model.session, model.task, items, lambda d, t: stage("evaluate", d, t))
+        seen = digest([item.path for item in items])
     if args.json:
         print_json(
             {
                 "bundle": args.bundle,
-                "data": {"path": str(args.data), "items": digest.items, "sha256": digest.sha256},
+                "data": {"path": str(args.data), "items": seen.items, "sha256": seen.sha256},
                 **to_plain(dataclasses.replace(report, sample=None)),
             }
         )
         return 0
-    print(f"{args.bundle} on {digest.items} pictures of {args.data}, 95 % intervals")
+    print(f"{args.bundle} on {seen.items} pictures of {args.data}, 95 % intervals")
     for name, metric in report.metrics.items():
         print(f"  {name:<10}{metric.value:>8.4f}   {metric.low:.4f} .. {metric.high:.4f}")
     for label, figures in report.per_class.items():

@@ -2,9 +2,11 @@
 
 - ``DIR/LABEL/*.png``: face crops; the box is the whole picture (the protocol of the FER2013 and KDEF studies);
 - ``DIR/images/*`` with ``DIR/labels/*.txt``: YOLO layout, lines of ``class cx cy w h`` as fractions;
-- ``DIR/bona_fide/*`` with ``DIR/SPECIES/*`` for each attack species, for liveness: every picture is a crop with the
-  model's margin, or, with a ``DIR/boxes.csv`` (``file,x1,y1,x2,y2``, pixels), a frame with one face;
+- ``DIR/bona_fide/*`` with ``DIR/SPECIES/*`` for each attack species: every picture is a crop with the model's margin,
+  or, with a ``DIR/boxes.csv`` (``file,x1,y1,x2,y2``, pixels), a frame with one face;
 - a flat folder of pictures: calibration only.
+
+Which of them a task takes is its evaluator's to say (``edge_quantize.metrics``).
 
 Nothing is skipped silently: an unreadable or unlabelled file is an InputError that names it.
 """
@@ -24,7 +26,6 @@ from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
 from edge_sdk.sources.files import PICTURES
-from edge_sdk.spec import LIVENESS_LABELS
 
 BONA_FIDE = "bona_fide"
 """Folder of bona fide pictures; every other folder beside it is an attack species."""
@@ -32,12 +33,13 @@ BONA_FIDE = "bona_fide"
 
 @dataclass(frozen=True, slots=True)
 class LabelledPicture:
-    """A picture file and the faces on it.
+    """A picture file and the faces on it; an evaluator whose labels are something else has a subclass.
 
     Attributes:
-        boxes: (N, 4) xyxy as fractions of width and height.
-        classes: (N,) indices into the model's labels.
-        group: folder that it came from, in the layouts that have one: of an attack, its species.
+        path: of the file.
+        boxes: (N, 4) x1, y1, x2, y2 of each face, as fractions of width and height.
+        classes: (N,) index of each face's class in the model's labels.
+        group: name of the folder that it came from, in the layouts that have one: of an attack, its species.
     """
 
     path: Path
@@ -47,24 +49,62 @@ class LabelledPicture:
 
 
 def read_labelled(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
-    """All pictures of a labelled folder, in name order.
+    """All pictures of a folder in YOLO layout or of class folders, in name order.
+
+    Args:
+        folder: of labelled pictures.
+        labels: of the network, in the order of its outputs.
 
     Raises:
-        InputError: the folder is empty or in no known layout, or a label or class folder is wrong.
+        InputError: the folder is missing, empty or in neither layout, or a label or class folder is wrong.
     """
+    check_folder(folder)
+    items = _yolo(folder, labels) if _is_yolo(folder) else _class_folders(folder, labels)
+    return check_labelled(items, folder)
+
+
+def read_presentations(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+    """All pictures of a folder of bona fide presentations and attacks, in name order; or of one in YOLO layout.
+
+    Args:
+        folder: of labelled pictures.
+        labels: of the network: what bona fide is called, then what an attack is.
+
+    Raises:
+        InputError: the folder is missing, empty or in neither layout, or a box is wrong.
+    """
+    check_folder(folder)
+    items = _yolo(folder, labels) if _is_yolo(folder) else _presentations(folder)
+    return check_labelled(items, folder)
+
+
+def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
+    """Whether a folder that exists is in YOLO layout or has folders of the labels' names and no others."""
+    folders = {p.name for p in folder.iterdir() if p.is_dir()}
+    return ((folder / "labels").is_dir() and _is_yolo(folder)) or (bool(folders) and folders <= set(labels))
+
+
+def is_presentations(folder: Path) -> bool:
+    """Whether a folder that exists is in YOLO layout or has a folder of bona fide pictures."""
+    return ((folder / "labels").is_dir() and _is_yolo(folder)) or (folder / BONA_FIDE).is_dir()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder (InputError)."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", remedy="name a folder of labelled pictures")
-    if (folder / "images").is_dir():
-        pictures = _pictures(folder / "images")
-        items = [_yolo_item(folder, p, len(labels)) for p in pictures]
-        stems = {p.stem for p in pictures} | {"classes"}  # labelling tools leave a classes.txt
-        for file in sorted((folder / "labels").glob("*.txt")):
-            if file.stem not in stems:
-                raise InputError(f"{file} has no picture in {folder / 'images'}", remedy="add or remove one")
-    elif tuple(labels) == LIVENESS_LABELS:
-        items = _presentations(folder)
-    else:
-        items = _class_folders(folder, labels)
+
+
+def check_labelled(items: list[LabelledPicture], folder: Path) -> list[LabelledPicture]:
+    """The same pictures; refuses a set on which nothing could be measured.
+
+    Args:
+        items: that were read.
+        folder: where they came from, for messages.
+
+    Raises:
+        InputError: no pictures, or none with a face.
+    """
     if not items:
         raise InputError(
             f"no labelled pictures in {folder}",
@@ -112,13 +152,28 @@ def read_pictures(items: Sequence[LabelledPicture]) -> Iterator[tuple[LabelledPi
         yield item, read_image(item.path)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Picture files of a folder itself, in name order."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+
+
+def _is_yolo(folder: Path) -> bool:
+    return (folder / "images").is_dir()
+
+
+def _yolo(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+    pictures = pictures_in(folder / "images")
+    stems = {p.stem for p in pictures} | {"classes"}  # labelling tools leave a classes.txt
+    items = [_yolo_item(folder, p, len(labels)) for p in pictures]
+    for file in sorted((folder / "labels").glob("*.txt")):
+        if file.stem not in stems:
+            raise InputError(f"{file} has no picture in {folder / 'images'}", remedy="add or remove one")
+    return items
 
 
 def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
     items = []
-    if stray := _pictures(folder):
+    if stray := pictures_in(folder):
         raise InputError(f"{stray[0]} lies in no class folder", remedy=f"classes: {', '.join(labels)}")
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         if sub.name not in labels:
@@ -126,24 +181,26 @@ def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]
                 f"folder {sub} names no class of the model", remedy=f"classes: {', '.join(labels)}"
             )
         whole, which = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([labels.index(sub.name)])
-        items += [LabelledPicture(p, whole, which, sub.name) for p in _pictures(sub)]
+        items += [LabelledPicture(p, whole, which, sub.name) for p in pictures_in(sub)]
     return items
 
 
 def _presentations(folder: Path) -> list[LabelledPicture]:
     """Bona fide pictures and attacks by species, with the faces' boxes where the folder gives them."""
-    if stray := _pictures(folder):
-        raise InputError(f"{stray[0]} lies in no folder", remedy=f"use {BONA_FIDE}/ and a folder a species")
+    if stray := pictures_in(folder):
+        raise InputError(
+            f"{stray[0]} lies in no folder", remedy=f"use {BONA_FIDE}/ and one folder per species"
+        )
     groups = sorted(p for p in folder.iterdir() if p.is_dir())
     if not any(p.name == BONA_FIDE for p in groups):
         raise InputError(
-            f"{folder} has no folder {BONA_FIDE}", remedy=f"use {BONA_FIDE}/ and a folder a species"
+            f"{folder} has no folder {BONA_FIDE}", remedy=f"use {BONA_FIDE}/ and one folder per species"
         )
     boxes = _read_boxes(folder / "boxes.csv")
     items = []
     for group in groups:
         which = np.array([0 if group.name == BONA_FIDE else 1])
-        for path in _pictures(group):
+        for path in pictures_in(group):
             box = np.array([[0.0, 0.0, 1.0, 1.0]])
             if boxes is not None:
                 key = path.relative_to(folder).as_posix()

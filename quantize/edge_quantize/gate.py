@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize import classification, detection, liveness
 from edge_quantize.data import LabelledPicture
-from edge_quantize.report import ERROR_RATES, Progress, Report, resamples
+from edge_quantize.metrics import error_rates, evaluator_of
+from edge_quantize.report import Progress, Report, resamples
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
 from edge_sdk.errors import GateFailed, InputError
-from edge_sdk.model import snr_db
 from edge_sdk.spec import Gate
 from edge_sdk.target import Session
-from edge_sdk.tasks import AnyTask, DetectionTask, LivenessTask
+from edge_sdk.tasks import Task
 from edge_sdk.tensors import Array, Tensors
+from edge_sdk.verify import snr_db
 
 REPLICAS = 1000
 SATURATED_SHARE = 0.5
@@ -35,24 +35,31 @@ CLIPPED = 0.05
 
 def examine(
     session: Session,
-    task: AnyTask,
+    task: Task,
     items: Sequence[LabelledPicture],
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Run a session over the held-out set and measure it."""
-    labels = task.spec.labels
-    if isinstance(task, DetectionTask):
-        ranked, truths = detection.answers(session, task, items, progress)
-        classes = [item.classes for item in items]
-        return detection.evaluate(ranked, truths, classes, labels, confidence=task.decode.confidence)
-    if isinstance(task, LivenessTask):
-        threshold = task.decision.threshold
-        return liveness.evaluate(*liveness.scores(session, task, items, progress), threshold)
-    return classification.evaluate(*classification.answers(session, task, items, progress), labels)
+    """Run a session over labelled pictures and measure it, as the task's evaluator does.
+
+    Args:
+        session: that computes.
+        task: that surrounds it.
+        items: as the evaluator read them.
+        progress: called after each picture.
+    """
+    return evaluator_of(task.spec.task).examine(session, task, items, progress)
 
 
-def outputs_of(session: Session, frames: Sequence[Array]) -> dict[str, Array]:
-    """Each output over several frames, (frames, ...)."""
+def outputs_of(session: Session, frames: Sequence[Tensors]) -> dict[str, Array]:
+    """What a network answers to several frames.
+
+    Args:
+        session: that computes.
+        frames: all inputs by name, state among them.
+
+    Returns:
+        Each output by name, (frames, ...).
+    """
     seen: dict[str, list[npt.NDArray[np.generic]]] = {t.name: [] for t in session.outputs}
     for frame in frames:
         for name, value in session.infer(frame).items():
@@ -61,7 +68,7 @@ def outputs_of(session: Session, frames: Sequence[Array]) -> dict[str, Array]:
 
 
 def check_alive(
-    session: Session, frames: Sequence[Array], reference: Tensors | None = None
+    session: Session, frames: Sequence[Tensors], reference: Tensors | None = None
 ) -> dict[str, float]:
     """Find outputs that quantization destroyed, before any metric is computed.
 
@@ -70,7 +77,7 @@ def check_alive(
 
     Args:
         session: of the compiled network.
-        frames: at least two different input tensors.
+        frames: at least two different sets of inputs by name.
         reference: what the float network answers to them, as :func:`outputs_of` gives it.
 
     Returns:
@@ -241,12 +248,12 @@ def unseen(pictures: int, confidence: float) -> float:
 
 
 def fall(name: str, metric: GateMetric) -> tuple[float, float]:
-    """By how much a metric fell, and by how much at most: an error rate falls when it rises."""
+    """By how much a metric became worse, and by how much at most: an error rate does when it rises."""
     low, high = (
         (metric.low, metric.high) if metric.low is not None and metric.high is not None else (0.0, 0.0)
     )
     difference = metric.compiled - metric.reference
-    return (difference, high) if name in ERROR_RATES else (-difference, -low)
+    return (difference, high) if name in error_rates() else (-difference, -low)
 
 
 def passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:

@@ -1,7 +1,7 @@
 """Recipes: how a network is made smaller.
 
 A name is ``PRECISION[-tensor][-METHOD][-sym|-asym]``, such as ``int8``, ``int8-percentile`` or ``int8-tensor-mse-sym``:
-one TOML file a precision in ``recipes/``, of which a variant changes what the name says. A user's own recipe is a TOML
+one TOML file per precision in ``recipes/``, of which a variant changes what the name says. A user's own recipe is a TOML
 file of the same form.
 """
 
@@ -12,10 +12,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edge_quantize.report import GATED
+from edge_quantize.metrics import gated
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml
-from edge_sdk.spec import Recipe
+from edge_sdk.spec import Method, Recipe
 
 FOLDER = Path(__file__).parent / "recipes"
 GRAMMAR = "PRECISION[-tensor][-mse|-percentile|-entropy][-sym|-asym]"
@@ -49,6 +49,18 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     if problem:
         raise InputError(f"{path.name}: {problem}", remedy="mend the recipe")
     return recipe
+
+
+def by_method(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with another method to find ranges, which its name then says."""
+    if method == recipe.method:
+        return recipe
+    return dataclasses.replace(recipe, name=f"{recipe.name}-{method}", method=method)
+
+
+def float_of(recipe: Recipe) -> Recipe:
+    """The recipe that leaves everything in float, with the same gate."""
+    return Recipe(name="fp32", precision="fp32", calibration_items=0, gate=recipe.gate)
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:
@@ -88,8 +100,9 @@ def _problem(recipe: Recipe) -> str | None:
         return f"gate.confidence is {recipe.gate.confidence}, expected 0.5 to 1, such as 0.95"
     if not recipe.gate.max_drop:
         return "gate.max_drop is empty: nothing ships without a gate"
+    known = gated()
     for name, drop in recipe.gate.max_drop.items():
-        if name not in (known := {m for names in GATED.values() for m in names}):
+        if name not in known:
             return f"no gate can limit {name!r}; use {', '.join(sorted(known))}"
         if not 0 < drop < 1:
             return f"gate.max_drop.{name} is {drop}, expected a fraction above 0: no set shows that nothing is lost"

@@ -8,32 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.spec import Task
-
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 """Called with how many items are done, and of how many."""
-
-METRICS: Mapping[Task, tuple[str, ...]] = {
-    "detection": ("map50", "map50_95", "precision", "recall", "f1", "accuracy", "face_recall"),
-    "classification": ("accuracy", "macro_f1", "uar"),
-    "liveness": ("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100", "auc"),
-}
-"""What is measured of a network of each task."""
-
-GATED: Mapping[Task, tuple[str, ...]] = {
-    "detection": ("map50", "map50_95", "accuracy", "face_recall"),
-    "classification": ("accuracy", "macro_f1", "uar"),
-    "liveness": ("apcer_worst", "bpcer", "acer"),
-}
-"""What a gate can limit: figures whose thresholds are frozen. Others are taken where they are best for a network, and so
-compare two networks at two places."""
-
-CLASS_MEANS = frozenset(("map50", "map50_95", "macro_f1", "uar"))
-"""Metrics that are means over classes: without pictures of one, they are means of something else."""
-
-ERROR_RATES = frozenset(("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100"))
-"""Metrics of which less is better."""
 
 _REPLICAS = 200
 
@@ -52,10 +29,10 @@ class Sample:
     """A network's answers on a held-out set, to be weighed again and again.
 
     Attributes:
-        figures: of ``GATED``, those named, with each picture counted as often as its weight says: called with
-            (pictures,) weights and the names.
-        counts: each of ``GATED`` to the number of pictures that it rests on.
-        strata: (pictures,) group of each; resampled within.
+        figures: the named ones of those that a gate can limit, with each picture counted as often as its weight says:
+            called with (pictures,) weights and the names.
+        counts: name of each figure that a gate can limit to the number of pictures that it rests on.
+        strata: (pictures,) group of each picture; resampling draws within each group.
     """
 
     figures: Callable[[Floats, Collection[str]], Mapping[str, float]]
@@ -68,13 +45,14 @@ class Report:
     """What an evaluation found.
 
     Attributes:
-        metrics: those of ``METRICS`` for the task.
-        per_class: label to figures, the one that says how well the class is answered first: ``ap50`` of a detector,
-            ``recall`` of a classifier, ``rejected`` of an attack species; and the number of faces.
-        confusion: row: true class; column: answered class; a detector has a last one for faces that were not found; of
-            a liveness network, a row for bona fide and each species, and columns bona fide and attack.
-        best_confidence: of a detector, where mean F1 is greatest.
-        sample: what the gate's paired intervals are made from.
+        metrics: name to figure: those that the task's evaluator lists as its metrics.
+        per_class: label to figures by name. The first says how well the class is answered, such as ``ap50`` of a
+            detector, ``recall`` of a classifier, ``rejected`` of an attack species; ``faces`` is how many there were.
+        confusion: one row per true class, one column per answered class. A detector has one more column, for faces that
+            were not found; a liveness network a row for bona fide and each species, and two columns, bona fide and
+            attack; empty where nothing is confused.
+        best_confidence: of a detector, the confidence at which mean F1 is greatest.
+        sample: what the gate makes its paired intervals from.
     """
 
     metrics: dict[str, Metric]
@@ -102,7 +80,8 @@ def with_intervals(
         figures: the same figures with each picture counted as often as its weight says, (pictures,).
         pictures: how many there are; whole pictures are resampled.
         seed: of the resampling.
-        strata: (pictures,) group of each; resampled within, so that no group is ever empty. None for one group.
+        strata: (pictures,) group of each picture; resampling draws within each group, so that none is ever empty. None
+            for one group.
     """
     replicas: dict[str, list[float]] = {name: [] for name in point}
     for weights in resamples(strata or [""] * pictures, _REPLICAS, seed):

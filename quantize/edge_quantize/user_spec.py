@@ -10,79 +10,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from edge_quantize.graph.import_onnx import ExportedModel, PixelForm, adapt, fits, read_graph
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml
-from edge_sdk.spec import (
-    LIVENESS_LABELS,
-    DetectionDecode,
-    FaceCrop,
-    LivenessDecision,
-    ModelSpec,
-    Preprocessing,
-    Task,
-)
-from edge_sdk.tensors import TensorSpec
+from edge_sdk.spec import Head, ModelSpec
 
 _REMEDY = "mend the spec: docs/bring-your-own.md has its form"
+_OLD_KEYS = ("task", "labels", "preprocessing", "decode", "decision")
+_NEW_FORM = (
+    "keep name, size, licence, provenance and [pixels]; put the others below [head]: "
+    "kind = (was task), labels = [...], [head.letterbox] pad, max_scale (was [preprocessing] of a detector) or "
+    "[head.crop] margin, outside (of other networks), and what was in [decode] or [decision] below [head] itself; "
+    "examples/own_detector.toml is one"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """What the exported graph expects in the place of uint8 RGB pixels; ignored if it takes these already.
+class SpecFile:
+    """The keys of a spec file.
 
     Attributes:
-        order: of the colour channels.
-        mean: subtracted from a pixel of 0..255, a channel each in ``order``.
-        std: divided by, a channel each in ``order``.
-    """
-
-    order: Literal["rgb", "bgr"] = "rgb"
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (255.0, 255.0, 255.0)
-
-
-@dataclass(frozen=True, slots=True)
-class OwnModel:
-    """A user's network.
-
-    Attributes:
-        spec: what the bundle will say.
-        labels: in the order of the graph's own outputs; the spec's, or for a liveness network these reversed.
+        name: of the network.
+        size: height and width of the picture that the graph takes, in pixels.
+        licence: SPDX expression of the weights.
+        head: what the network answers, as in a bundle's manifest; its kind is the task.
+        provenance: what the weights were trained from, one line per source.
+        exported_labels: the head's labels in the order of the graph's own outputs; empty where that is the head's.
         pixels: what the graph expects.
     """
 
-    spec: ModelSpec
-    labels: tuple[str, ...]
-    pixels: Pixels
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """The keys of a spec file."""
-
     name: str
-    task: Task
-    labels: tuple[str, ...]
     size: tuple[int, ...]
     licence: str
-    preprocessing: Preprocessing | FaceCrop
-    decode: DetectionDecode | None = None
-    decision: LivenessDecision | None = None
+    head: Head
     provenance: tuple[str, ...] = ()
-    pixels: Pixels = field(default_factory=Pixels)
+    exported_labels: tuple[str, ...] = ()
+    pixels: PixelForm = field(default_factory=PixelForm)
 
 
-def read_spec(path: Path) -> OwnModel:
-    """A spec file.
+def read_spec(path: Path) -> ExportedModel:
+    """Read a spec file.
 
     Raises:
-        InputError: the file cannot be read, breaks the schema, or contradicts itself.
+        InputError: the file cannot be read, breaks the schema, is of the form before ``[head]``, or contradicts itself.
     """
+    plain = read_toml(path)
+    if "head" not in plain and (old := [key for key in _OLD_KEYS if key in plain]):
+        raise InputError(f"{path.name} has the key {old[0]!r} of an older form", remedy=_NEW_FORM)
     try:
-        file = from_plain(_File, read_toml(path), path.name)
-        return _own(file)
+        return _exported(from_plain(SpecFile, plain, path.name))
     except ManifestInvalid as error:
         prefix = "" if error.message.startswith(path.name) else f"{path.name}: "
         raise InputError(prefix + error.message, remedy=_REMEDY) from error
@@ -90,37 +67,27 @@ def read_spec(path: Path) -> OwnModel:
         raise InputError(f"{path.name}: {error.message}", remedy=error.remedy) from error
 
 
-def _own(file: _File) -> OwnModel:
-    if len(file.size) != 2:
+def _exported(file: SpecFile) -> ExportedModel:
+    if len(file.size) != 2 or min(file.size) < 1:
         raise InputError(f"size is {list(file.size)}, expected [height, width]", remedy=_REMEDY)
     if len(file.pixels.mean) != 3 or len(file.pixels.std) != 3 or min(file.pixels.std) <= 0:
         raise InputError("pixels.mean and pixels.std need three numbers, std above 0", remedy=_REMEDY)
-    height, width = file.size
-    labels = file.labels
-    if file.task == "liveness" and sorted(labels) == sorted(LIVENESS_LABELS):
-        labels = LIVENESS_LABELS
-    if file.decode is None:
-        outputs: tuple[TensorSpec, ...] = (TensorSpec("logits", (1, len(labels)), "float32", "NC"),)
-    else:
-        outputs = tuple(
-            TensorSpec(f"{kind}{s}", (1, height // s, width // s, channels), "float32", "NHWC")
-            for s in file.decode.strides
-            if s > 0
-            for kind, channels in (("box", 4 * file.decode.bins), ("cls", len(labels)))
+    labels = file.exported_labels or file.head.labels
+    if sorted(labels) != sorted(file.head.labels):
+        raise InputError(
+            f"exported_labels {list(labels)} are not the head's labels {list(file.head.labels)} in another order",
+            remedy=_REMEDY,
         )
+    inputs, outputs = file.head.tensors(*file.size)
     spec = ModelSpec(
         name=file.name,
-        task=file.task,
-        labels=labels,
-        input=TensorSpec("pixels", (1, height, width, 3), "uint8", "NHWC"),
+        inputs=inputs,
         outputs=outputs,
-        preprocessing=file.preprocessing,
-        decode=file.decode,
+        head=file.head,
         licence=file.licence,
         provenance=file.provenance,
-        decision=file.decision,
     )
-    return OwnModel(spec, file.labels, file.pixels)
+    return ExportedModel(spec, labels, file.pixels)
 
 
 @contextmanager
@@ -132,19 +99,17 @@ def adapted(onnx: Path, spec_file: Path) -> Iterator[tuple[Path, ModelSpec]]:
         spec_file: TOML.
 
     Yields:
-        A graph with the spec's tensors: the file itself where it has them already; and the spec.
+        A graph with the spec's tensors, which is the file itself where it has them already; and the spec.
 
     Raises:
-        InputError: as ``read_spec`` and ``edge_quantize.surgery.adapt`` do.
+        InputError: as :func:`read_spec` and :func:`edge_quantize.graph.import_onnx.adapt` say.
     """
-    from edge_quantize import surgery
-
     own = read_spec(spec_file)
-    model = surgery.read_graph(onnx)
-    if surgery.fits(model, own):
+    model = read_graph(onnx)
+    if fits(model, own):
         yield onnx, own.spec
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / onnx.name
-        path.write_bytes(surgery.adapt(model, own, onnx).SerializeToString())
+        path.write_bytes(adapt(model, own, onnx).SerializeToString())
         yield path, own.spec

@@ -1,6 +1,6 @@
 import dataclasses
 import hashlib
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SHA256_ON_EVERY_PYTHON = "1798ab60eb1118392b78ad426cc46f6dd15693490ca49a9de0a896
 def fixed():
     """A bundle without computed numbers, whose bytes may depend on nothing."""
     outputs = {t.name: np.zeros(t.shape, np.float16) for t in toys.SPEC.outputs}
-    return toys.bundle(golden=(GoldenCase(np.zeros((4, 5, 3), np.uint8), outputs),))
+    return toys.bundle(golden=(GoldenCase(outputs, np.zeros((4, 5, 3), np.uint8)),))
 
 
 def test_what_is_written_is_what_is_read(tmp_path):
@@ -28,7 +28,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     again = Bundle.open(tmp_path / "x.edge")
     assert again == bundle
     assert again.artifact == Artifact(
-        {"model.onnx": b"toy"}, tuple(t.name for t in toys.SPEC.outputs), {"numpy": "any"}
+        {"model.onnx": b"toy"}, ("pixels",), tuple(t.name for t in toys.SPEC.outputs), {"numpy": "any"}
     )
     (case,) = again.golden()
     assert (case.frame == toys.frame()).all()
@@ -41,31 +41,48 @@ def test_the_same_bundle_has_the_same_bytes_on_every_python():
 
 
 def test_identity_covers_every_file():
-    one, two = (
-        toys.bundle(),
-        toys.bundle(artifact=Artifact({"model.onnx": b"toy!"}, toys.bundle().manifest.outputs)),
-    )
+    other = dataclasses.replace(toys.artifact(), files={"model.onnx": b"toy!"})
+    one, two = toys.bundle(), toys.bundle(artifact=other)
     assert one.sha256 == toys.bundle().sha256
     assert one.sha256 != two.sha256
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "replace"])
-def test_a_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+def test_a_failing_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.edge"
     path.write_bytes(b"old")
 
-    def fail(self, *args):
-        if step == "write_bytes":
-            with open(self, "wb") as f:
-                f.write(b"half")
+    def fail(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, step, fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(InputError, match="No space"):
         toys.bundle().write(path)
-    monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.edge"]
+
+
+def test_golden_cases_without_a_frame_and_with_more_inputs_come_back(tmp_path):
+    pixels = toys.SPEC.inputs[0]
+    outputs = {t.name: np.zeros(t.shape, np.float16) for t in toys.SPEC.outputs}
+    given = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(pixels.shape)
+    cases = (GoldenCase(outputs, toys.frame()), GoldenCase(outputs, inputs={pixels.name: given}))
+    toys.bundle(golden=cases).write(tmp_path / "x.edge")
+    drawn, plain = Bundle.open(tmp_path / "x.edge").golden()
+    assert (drawn.frame == toys.frame()).all()
+    assert drawn.inputs == {}
+    assert plain.frame is None
+    assert (plain.inputs[pixels.name] == given).all()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{}, {"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, {"pixels": np.zeros((1, 64, 64, 3))}],
+    ids=str,
+)
+def test_a_golden_case_that_does_not_give_every_input_is_refused(inputs):
+    outputs = {t.name: np.zeros(t.shape, np.float16) for t in toys.SPEC.outputs}
+    with pytest.raises(ManifestInvalid, match="golden/0"):
+        toys.bundle(golden=(GoldenCase(outputs, inputs=inputs),)).golden()
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

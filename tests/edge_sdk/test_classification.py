@@ -11,24 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.image import Cropper, check_boxes
+from edge_sdk.image import Cropper, FaceCrop, check_boxes
 from edge_sdk.model import Model, ModelInfo
+from edge_sdk.per_face import softmax
 from edge_sdk.results import Classifications
-from edge_sdk.spec import FaceCrop
-from edge_sdk.target import SessionBase
-from edge_sdk.tasks import ClassificationTask, DetectionTask, task_of
-from edge_sdk.tasks.classification import softmax
-
-
-class ToySession(SessionBase):
-    input, outputs = toys.CLASSIFIER.input, toys.CLASSIFIER.outputs
-
-    def infer(self, pixels):
-        self.input.check(pixels)
-        return toys.classify(pixels)
-
-    def close(self):
-        pass
+from edge_sdk.tasks import task_of
+from edge_sdk.tasks.classification import ClassificationTask
+from edge_sdk.tasks.detection import DetectionTask
+from edge_sdk.testing import FakeSession
 
 
 @pytest.fixture
@@ -37,7 +27,8 @@ def model():
     info = ModelInfo(
         spec.name, spec.task, spec.labels, (16, 16), "toy", "fp32", None, "Apache-2.0", "0" * 64, "the test"
     )
-    return Model(ToySession(), ClassificationTask(spec), info)
+    session = FakeSession(spec, answer=lambda inputs: toys.classify(inputs["pixels"]))
+    return Model(session, ClassificationTask(spec), info)
 
 
 def two_faces():
@@ -133,7 +124,7 @@ def test_a_crop_is_what_an_endless_edge_would_show(left, top, side, margin):
     box = np.array([left, top, left + side, top + side], np.float32)
     if left + side <= 0 or top + side <= 0 or left >= 90 or top >= 60:
         return
-    crop = Cropper(side_x=16, side_y=16, margin=margin, outside="repeat")(frame, box)
+    crop = Cropper(side_x=16, side_y=16, crop=FaceCrop(margin, "repeat"))(frame, box)
     reach = 400
     endless = np.pad(frame, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     whole = max(1, round(side * margin))
@@ -154,22 +145,24 @@ def test_softmax_is_a_share_whatever_it_is_given(logits):
 @pytest.mark.parametrize(
     "change",
     [
-        {"decode": toys.SPEC.decode},
-        {"preprocessing": toys.SPEC.preprocessing},
-        {"preprocessing": FaceCrop("crop", 0.0, "repeat")},
-        {"preprocessing": FaceCrop("crop", 1e9, "repeat")},
+        {"head": toys.SPEC.head},
+        {"head": {"crop": FaceCrop(0.0, "repeat")}},
+        {"head": {"crop": FaceCrop(1e9, "repeat")}},
+        {"head": {"labels": ()}},
+        {"head": {"labels": ("red", "green", "blue")}},
+        {
+            "inputs": (
+                dataclasses.replace(toys.CLASSIFIER.inputs[0], shape=(1, 4, 16, 16, 3), layout="NTHWC"),
+            )
+        },
         {"outputs": toys.SPEC.outputs},
-        {"labels": ()},
     ],
 )
 def test_a_classifiers_spec_that_contradicts_itself_is_refused(change):
     with pytest.raises(ManifestInvalid):
+        if isinstance(head := change.get("head"), dict):
+            change = {"head": dataclasses.replace(toys.CLASSIFIER.head, **head)}
         dataclasses.replace(toys.CLASSIFIER, **change)
-
-
-def test_a_detectors_spec_needs_its_decode():
-    with pytest.raises(ManifestInvalid, match="letterbox"):
-        dataclasses.replace(toys.SPEC, decode=None)
 
 
 def test_empty_results_have_no_labels():

@@ -12,12 +12,12 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 from edge_sdk.bundle import GoldenCase
-from edge_sdk.cli import annotate, main
+from edge_sdk.cli import main
+from edge_sdk.draw import annotate
 from edge_sdk.errors import BundleError, LoadFailed, MissingDependency
 from edge_sdk.image import read_image, write_image
 from edge_sdk.results import Detections, Liveness
-from edge_sdk.target import Artifact, SessionBase
-from edge_sdk.tasks import ClassificationTask
+from edge_sdk.tasks.classification import ClassificationTask
 from edge_sdk.testing import FakeSession
 
 
@@ -276,12 +276,12 @@ def test_bench_measures_and_saves(capsys, toy_bundle, toy_engine, tmp_path):
 def toy_classifier(tmp_path):
     """A classifier's bundle beside the detector's; both run on the fake engine, which tells them by their input."""
     path = tmp_path / "classifier.edge"
-    pixels = ClassificationTask(toys.CLASSIFIER).preprocess(toys.frame())[0]
-    outputs = {n: v.astype(np.float16) for n, v in toys.classify(pixels).items()}
+    inputs = ClassificationTask(toys.CLASSIFIER).preprocess(toys.frame())[0]
+    outputs = {n: v.astype(np.float16) for n, v in toys.classify(inputs["pixels"]).items()}
     toys.bundle(
         spec=toys.CLASSIFIER,
-        artifact=Artifact({"model.onnx": b"toy"}, ("logits",)),
-        golden=(GoldenCase(toys.frame(), outputs),),
+        artifact=toys.artifact(toys.CLASSIFIER),
+        golden=(GoldenCase(outputs, toys.frame()),),
     ).write(path)
     return path
 
@@ -289,16 +289,8 @@ def toy_classifier(tmp_path):
 @pytest.fixture
 def two_engines(toy_engine, monkeypatch):
     def load(artifact, spec, *, options):
-        return Classifier() if spec.task == "classification" else FakeSession(spec, answer=toys.engine)
-
-    class Classifier(SessionBase):
-        input, outputs = toys.CLASSIFIER.input, toys.CLASSIFIER.outputs
-
-        def infer(self, pixels):
-            return toys.classify(pixels)
-
-        def close(self):
-            pass
+        answer = toys.classify if spec.task == "classification" else toys.engine
+        return FakeSession(spec, answer=lambda inputs: answer(inputs["pixels"]))
 
     monkeypatch.setattr(toy_engine, "load", load)
 

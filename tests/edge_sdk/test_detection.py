@@ -60,7 +60,7 @@ def test_a_face_has_one_expression_though_two_cells_disagree():
 def reference(maps, confidence):
     """Every cell decoded with float64, the way a textbook writes it."""
     boxes, scores = [], []
-    for stride in SPEC.decode.strides:
+    for stride in SPEC.head.strides:
         sides, logits = maps[f"box{stride}"][0].astype(float), maps[f"cls{stride}"][0].astype(float)
         for row in range(sides.shape[0]):
             for column in range(sides.shape[1]):
@@ -134,5 +134,5 @@ def test_the_toy_sees_its_squares():
     task = DetectionTask(toys.SPEC)
     for _ in range(10):
         image, _, classes = toys.picture(rng)
-        pixels, transform = task.preprocess(image)
-        assert task.postprocess(toys.engine(pixels), transform).class_ids[0] == classes[0]
+        inputs, transform = task.preprocess(image)
+        assert task.postprocess(toys.engine(inputs["pixels"]), transform).class_ids[0] == classes[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 from edge_sdk.errors import InputError  # noqa: E402
-from edge_sdk.image import Letterbox, check_image, fit_letterbox, read_image, write_image  # noqa: E402
+from edge_sdk.image import Letterbox, LetterboxSpec, check_image, fit_letterbox, read_image, write_image  # noqa: E402
 
 side = st.integers(1, 3000)
 
@@ -51,8 +51,8 @@ def test_small_frames_are_enlarged_by_the_limit_only():
 @settings(max_examples=30)
 @given(st.integers(2, 400), st.integers(2, 400))
 def test_the_border_is_padding_and_the_window_is_the_frame(width, height):
-    box = Letterbox(side_x=96, side_y=64, pad=114, max_scale=2.0)
-    canvas, t = box(np.full((height, width, 3), 7, np.uint8))
+    box = Letterbox(side_x=96, side_y=64, spec=LetterboxSpec(114, 2.0))
+    t, canvas = box(np.full((height, width, 3), 7, np.uint8)), box.canvas
     assert canvas.shape == (1, 64, 96, 3)
     inside = np.zeros((64, 96), bool)
     _, w, h = fit_letterbox(width, height, side_x=96, side_y=64, max_scale=2.0)
@@ -62,25 +62,30 @@ def test_the_border_is_padding_and_the_window_is_the_frame(width, height):
 
 
 def test_a_smaller_frame_after_a_larger_leaves_nothing_behind():
-    box = Letterbox(side_x=64, side_y=64, pad=0, max_scale=1.0)
+    box = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(0, 1.0))
     box(np.full((64, 64, 3), 255, np.uint8))
-    canvas, _ = box(np.full((8, 8, 3), 9, np.uint8))
+    box(np.full((8, 8, 3), 9, np.uint8))
+    canvas = box.canvas
     assert (canvas == 9).sum() == 8 * 8 * 3
     assert (canvas == 255).sum() == 0
 
 
 def test_bgr_is_rgb_with_swapped_channels():
     frame = np.random.default_rng(0).integers(0, 256, (37, 61, 3)).astype(np.uint8)
-    box = Letterbox(side_x=64, side_y=64, pad=114, max_scale=2.0)
-    rgb = box(frame)[0].copy()
-    assert (box(np.ascontiguousarray(frame[..., ::-1]), "bgr")[0] == rgb).all()
+    box = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(114, 2.0))
+    box(frame)
+    rgb = box.canvas.copy()
+    box(np.ascontiguousarray(frame[..., ::-1]), "bgr")
+    assert (box.canvas == rgb).all()
 
 
 def test_a_view_that_is_not_contiguous_is_read_right():
     frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    box = Letterbox(side_x=64, side_y=64, pad=114, max_scale=2.0)
-    mirrored = box(frame[:, ::-1])[0].copy()
-    assert (box(np.ascontiguousarray(frame[:, ::-1]))[0] == mirrored).all()
+    box = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(114, 2.0))
+    box(frame[:, ::-1])
+    mirrored = box.canvas.copy()
+    box(np.ascontiguousarray(frame[:, ::-1]))
+    assert (box.canvas == mirrored).all()
 
 
 @pytest.mark.parametrize(
@@ -133,8 +138,9 @@ def test_a_picture_that_claims_to_be_enormous_is_an_input_error(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70_000), (70_000, 1), (2, 3)])
 def test_frames_of_extreme_shape_are_drawn(size):
-    canvas, t = Letterbox(side_x=64, side_y=64, pad=0, max_scale=2.0)(np.full((*size, 3), 9, np.uint8))
-    assert (canvas == 9).any()
+    box = Letterbox(side_x=64, side_y=64, spec=LetterboxSpec(0, 2.0))
+    t = box(np.full((*size, 3), 9, np.uint8))
+    assert (box.canvas == 9).any()
     assert t.to_frame(np.array([[0, 0, 64, 64]], np.float32)).tolist() == [[0, 0, size[1], size[0]]]
 
 

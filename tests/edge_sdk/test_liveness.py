@@ -7,45 +7,26 @@ import pytest
 import toys
 
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.image import Cropper
+from edge_sdk.image import Cropper, FaceCrop
 from edge_sdk.model import Model, ModelInfo
-from edge_sdk.spec import LIVENESS_LABELS, FaceCrop, LivenessDecision
-from edge_sdk.target import SessionBase
-from edge_sdk.tasks import LivenessTask, task_of
+from edge_sdk.tasks import task_of
+from edge_sdk.tasks.liveness import LABELS, LivenessHead, LivenessTask
+from edge_sdk.testing import FakeSession
 
-SPEC = dataclasses.replace(
-    toys.CLASSIFIER,
-    name="toy-liveness",
-    task="liveness",
-    labels=LIVENESS_LABELS,
-    preprocessing=FaceCrop("crop", 2.7, "shift"),
-    decision=LivenessDecision(threshold=0.6, min_face=20, max_outside=0.2),
-)
+HEAD = LivenessHead("liveness", LABELS, FaceCrop(2.7, "shift"), threshold=0.6, min_face=20, max_outside=0.2)
+SPEC = dataclasses.replace(toys.CLASSIFIER, name="toy-liveness", head=HEAD)
 FRAME = np.full((120, 160, 3), 90, np.uint8)
 GOOD = [60, 40, 100, 80]
 
 
-class Session(SessionBase):
-    """Answers with the logits it was given, one face after another."""
-
-    input, outputs = SPEC.input, SPEC.outputs
-
-    def __init__(self, *logits):
-        self.logits = iter(logits)
-
-    def infer(self, pixels):
-        self.input.check(pixels)
-        return {"logits": np.array([next(self.logits)], np.float32)}
-
-    def close(self):
-        pass
-
-
 def model(*logits):
+    """Answers with the logits it was given, one face after another."""
+    left = iter(logits)
     info = ModelInfo(
         SPEC.name, SPEC.task, SPEC.labels, (16, 16), "toy", "fp32", None, "Apache-2.0", "0" * 64, "the test"
     )
-    return Model(Session(*logits), LivenessTask(SPEC), info)
+    session = FakeSession(SPEC, answer=lambda inputs: {"logits": np.array([next(left)], np.float32)})
+    return Model(session, LivenessTask(SPEC), info)
 
 
 def logit(score):
@@ -96,18 +77,18 @@ def test_boxes_are_required():
 @pytest.mark.parametrize(
     "change",
     [
-        {"decision": None},
-        {"decision": LivenessDecision(0.0, 20, 0.2)},
-        {"decision": LivenessDecision(1.0, 20, 0.2)},
-        {"decision": LivenessDecision(0.5, 0, 0.2)},
-        {"decision": LivenessDecision(0.5, 20, 1.0)},
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"threshold": float("nan")},
+        {"min_face": 0},
+        {"max_outside": 1.0},
         {"labels": ("attack", "bona fide")},
-        {"task": "classification"},
+        {"labels": ("bona fide", "attack", "other")},
     ],
 )
 def test_a_spec_that_would_not_fail_closed_is_refused(change):
     with pytest.raises(ManifestInvalid):
-        dataclasses.replace(SPEC, **change)
+        dataclasses.replace(SPEC, head=dataclasses.replace(HEAD, **change))
 
 
 def test_the_spec_chooses_the_task():
@@ -119,7 +100,8 @@ def test_a_shifted_crop_shows_only_pixels_of_the_frame(box):
     """The frame's pixels are all different from what a repeated edge would show: coordinates."""
     y, x = np.mgrid[0:120, 0:160]
     frame = np.stack((x, y, np.zeros_like(x)), 2).astype(np.uint8)
-    crop = Cropper(side_x=240, side_y=240, margin=2.7, outside="shift")(frame, np.array(box, np.float32))[0]
+    cropper = Cropper(side_x=240, side_y=240, crop=FaceCrop(2.7, "shift"))
+    crop = cropper(frame, np.array(box, np.float32))[0]
     # No two neighbours far apart are equal: nothing is repeated along an edge.
     assert (np.diff(crop[0, ::8, 0].astype(int)) > 0).all()
     assert (np.diff(crop[::8, 0, 1].astype(int)) > 0).all()

@@ -9,7 +9,7 @@ import toys
 
 import edge_sdk as edge
 from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
-from edge_sdk.model import snr_db
+from edge_sdk.verify import snr_db
 
 
 @pytest.fixture
@@ -32,23 +32,27 @@ def test_a_loaded_model_finds_faces_and_says_who_did(toy):
 def test_what_the_caller_asks_the_engine_for_wins_over_the_boards_profile(toy_bundle, toy_engine, tmp_path):
     board = tmp_path / "board.toml"
     board.write_text(
-        'name = "board"\ntitle = "b"\nengine = "onnxruntime"\nprecisions = ["fp32"]\ninstall = "pip"\n'
+        'name = "board"\ntitle = "b"\nengine = "onnxruntime"\nrecipe = "fp32"\ninstall = "pip"\n'
         'threads = 3\ndevice = "XNNPACK"\n'
     )
 
     def asked(**arguments):
         edge.load(toy_bundle, **arguments).close()
-        return toy_engine.options.threads, toy_engine.options.devices, toy_engine.options.spinning
+        return (
+            toy_engine.load_options.threads,
+            toy_engine.load_options.devices,
+            dict(toy_engine.load_options.engine),
+        )
 
-    assert asked() == (None, (), False)
-    assert asked(profile=board) == (3, ("XNNPACK",), False)
-    assert asked(profile=board, threads=1, device="CPU") == (1, ("CPU",), False)
-    assert asked(device=["GPU", "CPU"], options=edge.LoadOptions(threads=2, spinning=True)) == (
+    assert asked() == (None, (), {})
+    assert asked(profile=board) == (3, ("XNNPACK",), {})
+    assert asked(profile=board, threads=1, device="CPU") == (1, ("CPU",), {})
+    assert asked(device=["GPU", "CPU"], options=edge.LoadOptions(threads=2, engine={"spinning": True})) == (
         2,
         ("GPU", "CPU"),
-        True,
+        {"spinning": True},
     )
-    assert asked(options=edge.LoadOptions(devices=("NPU",)), profile=board) == (3, ("NPU",), False)
+    assert asked(options=edge.LoadOptions(devices=("NPU",)), profile=board) == (3, ("NPU",), {})
     board.write_text(board.read_text().replace("onnxruntime", "tflite"))
     with pytest.raises(InputError, match="target 'onnxruntime', 'tflite' was asked for"):
         edge.load(toy_bundle, profile=board)
@@ -122,7 +126,7 @@ def test_closing_twice_is_fine(toy):
 
 def test_the_engine_gets_the_threads_that_were_asked_for(toy_bundle, toy_engine):
     edge.load(toy_bundle, threads=3).close()
-    assert toy_engine.options.threads == 3
+    assert toy_engine.load_options.threads == 3
 
 
 def test_the_confidence_asked_for_counts(toy_bundle, toy_engine):

@@ -5,11 +5,12 @@ import types
 
 import pytest
 
+from edge_sdk.adapter import check_session_tensors
 from edge_sdk.errors import LoadFailed, UnknownTarget
-from edge_sdk.target import TARGETS, available_targets, check_session_tensors, engine_of, find_target
+from edge_sdk.target import available_targets, engine_of, find_target, target_names
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", target_names())
 def test_a_listed_target_is_found_whether_its_engine_is_here_or_not(name, monkeypatch):
     for module in find_target(name).modules:
         monkeypatch.setitem(sys.modules, module, None)
@@ -17,7 +18,9 @@ def test_a_listed_target_is_found_whether_its_engine_is_here_or_not(name, monkey
     assert find_target(name).name == name
 
 
-@pytest.mark.parametrize("name", ["os", "edge_sdk.model", "../tflite", "", "ONNXRUNTIME", "threads"])
+@pytest.mark.parametrize(
+    "name", ["os", "edge_sdk.model", "../tflite", "", "ONNXRUNTIME", "conformance", "profiles"]
+)
 def test_a_name_that_is_not_listed_is_never_imported(name, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", lambda asked: pytest.fail(f"imported {asked}"))
     with pytest.raises(UnknownTarget) as caught:
@@ -47,7 +50,12 @@ def test_an_outside_target_joins_by_its_entry_point(monkeypatch):
     ],
 )
 def test_installed_engines_are_found_by_name_and_not_imported(monkeypatch, found, available):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object() if module in found else None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda module: real(module) if module == "edge_targets" else object() if module in found else None,
+    )
     assert available_targets() == available
 
 
@@ -75,9 +83,10 @@ def test_an_unknown_board_lists_the_known_ones(name):
 def test_tensors_that_differ_are_named():
     import toys
 
-    right = {t.name: (t.shape, t.dtype) for t in (toys.SPEC.input, *toys.SPEC.outputs)}
+    right = {t.name: (t.shape, t.dtype) for t in (*toys.SPEC.inputs, *toys.SPEC.outputs)}
     check_session_tensors(toys.SPEC, "engine", right)
-    check_session_tensors(toys.SPEC, "engine", {**right, "extra": ((1,), "float32")})
+    with pytest.raises(LoadFailed, match="'extra'"):
+        check_session_tensors(toys.SPEC, "engine", {**right, "extra": ((1,), "float32")})
     for change in (None, ((1, 8, 8, 3), "float32"), ((1, 8, 8, 2), "float16")):
         with pytest.raises(LoadFailed, match="'cls8'"):
             check_session_tensors(toys.SPEC, "engine", {**right, "cls8": change})

@@ -22,7 +22,6 @@ from edge_sdk import bundle as format1
 from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import BundleError, ChecksumMismatch, ManifestInvalid
 from edge_sdk.target import Artifact
-from edge_sdk.tensors import TensorSpec
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +215,9 @@ def test_another_schema_version_is_refused(whole, refused, version):
     [
         (),
         ("spec",),
-        ("spec", "input"),
-        ("spec", "preprocessing"),
-        ("spec", "decode"),
+        ("spec", "inputs", 0),
+        ("spec", "head"),
+        ("spec", "head", "letterbox"),
         ("recipe",),
         ("recipe", "gate"),
         ("gate",),
@@ -327,7 +326,7 @@ def golden_refused(tmp_path, toy_engine):
     ids=lambda data: repr(data[:24]),
 )
 def test_a_golden_array_that_is_not_plain_is_refused(golden_refused, data):
-    golden_refused("golden/0/cls8.npy", data, r"cls8\.npy")
+    golden_refused("golden/0/output.cls8.npy", data, r"cls8\.npy")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +341,7 @@ def test_a_golden_array_that_is_not_plain_is_refused(golden_refused, data):
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
 def test_golden_outputs_of_another_shape_or_type_are_refused(golden_refused, array):
-    golden_refused("golden/0/cls8.npy", plain(array), "float")
+    golden_refused("golden/0/output.cls8.npy", plain(array), "float")
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 5), (0, 5, 3), (5, 0, 3), (5, 5, 4), (1, 5, 5, 3), ()])
@@ -380,6 +379,11 @@ def test_a_number_beyond_all_floats_is_refused(whole, refused):
     )
 
 
+def test_inputs_that_are_not_the_specs_are_refused(whole, refused):
+    for inputs in ([], ["x"], ["pixels", "pixels"]):
+        refused(with_manifest(whole, lambda m, i=inputs: m.update(inputs=i)), ManifestInvalid, "inputs")
+
+
 def test_outputs_that_are_not_the_specs_are_refused(whole, refused):
     for outputs in ([], ["box8"], ["box8"] * 6, ["x", "box8", "box16", "cls16", "box32", "cls32"]):
         refused(with_manifest(whole, lambda m, o=outputs: m.update(outputs=o)), ManifestInvalid, "outputs")
@@ -388,8 +392,8 @@ def test_outputs_that_are_not_the_specs_are_refused(whole, refused):
 def scaled(manifest, *, strides=(8, 16, 32), bins=4, side=64):
     """Give the spec these numbers, and outputs that fit them."""
     spec = manifest["spec"]
-    spec["decode"].update(strides=list(strides), bins=bins)
-    spec["input"]["shape"] = [1, side, side, 3]
+    spec["head"].update(strides=list(strides), bins=bins)
+    spec["inputs"][0]["shape"] = [1, side, side, 3]
     spec["outputs"] = [
         {"name": f"{kind}{s}", "shape": [1, side // s, side // s, n], "dtype": "float32", "layout": "NHWC"}
         for s in strides
@@ -410,18 +414,40 @@ def test_a_spec_that_asks_for_all_memory_or_none_is_refused(whole, refused, numb
 @pytest.mark.parametrize(
     ("part", "change"),
     [
-        ("preprocessing", {"pad": 300}),
-        ("preprocessing", {"pad": -1}),
-        ("preprocessing", {"max_scale": -1.0}),
-        ("decode", {"strides": [0, 16, 32]}),
-        ("decode", {"confidence": 7.0}),
-        ("decode", {"iou": 0.0}),
-        ("decode", {"max_faces": 0}),
+        ("letterbox", {"pad": 300}),
+        ("letterbox", {"pad": -1}),
+        ("letterbox", {"max_scale": -1.0}),
+        (None, {"strides": [0, 16, 32]}),
+        (None, {"confidence": 7.0}),
+        (None, {"iou": 0.0}),
+        (None, {"max_faces": 0}),
+        (None, {"kind": "os"}),
+        (None, {"kind": "../detection"}),
     ],
     ids=str,
 )
-def test_a_spec_with_a_number_outside_its_range_is_refused(whole, refused, part, change):
-    refused(with_manifest(whole, lambda m: m["spec"][part].update(change)), ManifestInvalid, "spec")
+def test_a_head_with_a_value_outside_its_range_is_refused(whole, refused, part, change):
+    def spoil(manifest):
+        head = manifest["spec"]["head"]
+        (head if part is None else head[part]).update(change)
+
+    refused(with_manifest(whole, spoil), ManifestInvalid, "spec")
+
+
+def test_a_bundle_of_before_inputs_had_names_is_refused_with_the_remedy(whole, refused):
+    def age(manifest):
+        spec = manifest["spec"]
+        spec |= {"input": spec.pop("inputs")[0], "task": "detection", "preprocessing": {}, "decode": {}}
+        del spec["head"], manifest["inputs"]
+
+    refused(with_manifest(whole, age), ManifestInvalid, "development version.*build the bundle again")
+
+
+def test_a_state_that_does_not_pair_is_refused(whole, refused):
+    def pair(manifest):
+        manifest["spec"]["state"] = [{"input": "pixels", "output": "box8"}]
+
+    refused(with_manifest(whole, pair), ManifestInvalid, "state")
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "\ud800", "\x00"], ids=ascii)
@@ -430,7 +456,7 @@ def test_text_that_no_terminal_should_print_is_refused(whole, refused, key, text
     def change(manifest):
         spec = manifest["spec"]
         if key == "label":
-            spec["labels"][0] = text
+            spec["head"]["labels"][0] = text
         else:
             (spec if key in spec else manifest)[key] = text
 
@@ -508,20 +534,11 @@ def test_members_that_share_their_bytes_do_not_multiply(tmp_path):
 @pytest.fixture(scope="module")
 def tiny():
     """As few bytes as a bundle can have, near enough."""
-    outputs = tuple(
-        TensorSpec(f"{kind}32", (1, 1, 1, channels), "float32", "NHWC")
-        for kind, channels in (("box", 8), ("cls", 1))
-    )
-    spec = dataclasses.replace(
-        toys.SPEC,
-        labels=("x",),
-        input=TensorSpec("pixels", (1, 32, 32, 3), "uint8", "NHWC"),
-        outputs=outputs,
-        decode=dataclasses.replace(toys.SPEC.decode, strides=(32,), bins=2),
-        provenance=(),
-    )
-    case = GoldenCase(np.zeros((1, 1, 3), np.uint8), {t.name: np.zeros(t.shape, np.float16) for t in outputs})
-    artifact = Artifact({"m": b"toy"}, tuple(t.name for t in outputs))
+    head = dataclasses.replace(toys.SPEC.head, labels=("x",), strides=(32,), bins=2)
+    inputs, outputs = head.tensors(32, 32)
+    spec = dataclasses.replace(toys.SPEC, inputs=inputs, outputs=outputs, head=head, provenance=())
+    case = GoldenCase({t.name: np.zeros(t.shape, np.float16) for t in outputs}, np.zeros((1, 1, 3), np.uint8))
+    artifact = Artifact({"m": b"toy"}, ("pixels",), tuple(t.name for t in outputs))
     return toys.bundle(spec=spec, artifact=artifact, golden=(case,)).to_bytes()
 
 

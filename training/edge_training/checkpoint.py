@@ -15,7 +15,13 @@ from edge_sdk.errors import InputError
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
-    """Write tensors and a JSON state beside them; the old file stays until the new one is complete."""
+    """Write a checkpoint; an older file of this name stays until the new one is complete.
+
+    Args:
+        path: file to write.
+        tensors: by name.
+        state: JSON values that are stored in the same file.
+    """
     partial = path.with_name(path.name + ".partial")
     unique = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     try:
@@ -26,7 +32,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, object])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Read what :func:`save` wrote.
+    """Read the tensors and the state that :func:`save` wrote.
 
     Raises:
         InputError: the file is missing, truncated or not a checkpoint.

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_quantize.graph.index import WEIGHTED, GraphIndex
 from edge_sdk.errors import InputError
 
 BLOCKS = 8
-"""A block holds at most this share (one in) of the operators with weights: about twenty blocks for a YOLO."""
-
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""A block holds at most one in so many of the operators with weights: about twenty blocks for a YOLO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class Operator:
 
 
 def fingerprint(weights: npt.NDArray[Any]) -> tuple[float, ...]:
-    """Size, and ratios of sums of powers, of a tensor of weights.
+    """What tells a tensor of weights from others: its size, and its moments divided by its mean magnitude.
 
-    Neither a layout nor one factor over all of them, as converters fold into a convolution, changes these.
+    Neither another layout changes these nor one factor over all values, as converters fold into a convolution.
     """
     flat = weights.astype(np.float64).ravel()
     size = np.abs(flat)
@@ -77,15 +76,14 @@ def of_onnx(model: Path | Any) -> list[Operator]:
         model: a file, or a loaded ``onnx.ModelProto``.
     """
     import onnx
-    from onnx import numpy_helper
 
-    graph = (onnx.load(str(model)) if isinstance(model, Path) else model).graph
-    constants = {t.name: t for t in graph.initializer}
+    loaded = onnx.load(str(model)) if isinstance(model, Path) else model
+    constants = GraphIndex(loaded).constants
     found = []
-    for node in graph.node:
-        kernels = [n for n in node.input[1:2] if n in constants and node.op_type in _WEIGHTED]
+    for node in loaded.graph.node:
+        kernels = [n for n in node.input[1:2] if n in constants and node.op_type in WEIGHTED]
         # A product of two tensors that are both computed has no weights.
-        weights = fingerprint(numpy_helper.to_array(constants[kernels[0]])) if kernels else None
+        weights = fingerprint(constants[kernels[0]]) if kernels else None
         name = node.name or node.output[0]
         path = None if weights is None else _path(name, kernels[0])
         inputs = tuple(n for n in node.input if n and n not in constants)
@@ -109,7 +107,7 @@ def _path(node: str, weights: str) -> str:
 
 
 def located(operators: Sequence[Operator]) -> list[Operator]:
-    """The same operators with a path each; those with weights must have theirs."""
+    """The same operators, each with a path; those with weights must bring theirs."""
     makers = {name: op for op in operators for name in op.outputs}
     users: dict[str, list[Operator]] = {}
     for op in operators:
@@ -153,7 +151,9 @@ def _common(paths: Collection[str]) -> str:
 def names(operators: Sequence[Operator], share: int = BLOCKS) -> list[str]:
     """Paths that cut a network into blocks, in the graph's order.
 
-    Each holds one ``share``-th of the weighted operators at most, or a single one.
+    Args:
+        operators: located.
+        share: a block holds at most one in so many of the operators with weights, or a single one.
     """
     paths = list(dict.fromkeys(op.path for op in operators if op.weighted and op.path))
     limit = max(1, len(paths) // share)

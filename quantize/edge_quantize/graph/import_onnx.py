@@ -8,23 +8,57 @@ What was cut is decoded and compared with what the graph itself answers: a head 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.own import OwnModel
+from edge_quantize.graph.index import GraphIndex, copy_model
 from edge_sdk.errors import InputError
-from edge_sdk.spec import ModelSpec
-from edge_sdk.tensors import TensorSpec
+from edge_sdk.per_face import LOGITS
+from edge_sdk.spec import ModelSpec, only_picture
+from edge_sdk.tasks import task_of
+from edge_sdk.tasks.detection import DetectionTask
+from edge_sdk.tensors import Tensors, TensorSpec
 
 Floats = npt.NDArray[np.float32]
 
 _EXPORT = "export it with fixed shapes, float32, and the three strides' heads as YOLO11 and YOLO12 have them"
 _BOX_TOLERANCE, _SCORE_TOLERANCE = 0.05, 1e-3
 """Pixels, and score: two orders of the same float operations differ by a tenth of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelForm:
+    """What an exported graph expects in the place of uint8 RGB pixels; ignored if it takes these already.
+
+    Attributes:
+        order: of the colour channels.
+        mean: subtracted from a pixel of 0..255, one number per channel in ``order``.
+        std: divided by, one number per channel in ``order``.
+    """
+
+    order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (255.0, 255.0, 255.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """What a graph that another tool exported should become.
+
+    Attributes:
+        spec: what the bundle will say.
+        labels: in the order of the graph's own outputs; the spec's, or the same in another order.
+        pixels: what the graph expects.
+    """
+
+    spec: ModelSpec
+    labels: tuple[str, ...]
+    pixels: PixelForm = field(default_factory=PixelForm)
 
 
 def read_graph(path: Path) -> Any:
@@ -48,16 +82,19 @@ def read_graph(path: Path) -> Any:
     return model
 
 
-def fits(model: Any, own: OwnModel) -> bool:
-    """Whether the graph has the spec's tensors already."""
-    found = {
-        name: (shape, dtype) for name, shape, dtype in _values((*model.graph.input, *model.graph.output))
-    }
-    wanted = (own.spec.input, *own.spec.outputs)
-    return own.labels == own.spec.labels and all(found.get(t.name) == (t.shape, t.dtype) for t in wanted)
+def fits(model: Any, own: ExportedModel) -> bool:
+    """Whether the graph has the spec's inputs and outputs already, each by its name."""
+    return own.labels == own.spec.labels and all(
+        _found(values).get(tensor.name) == (tensor.shape, tensor.dtype)
+        for values, tensors in (
+            (model.graph.input, own.spec.inputs),
+            (model.graph.output, own.spec.outputs),
+        )
+        for tensor in tensors
+    )
 
 
-def adapt(model: Any, own: OwnModel, path: Path) -> Any:
+def adapt(model: Any, own: ExportedModel, path: Path) -> Any:
     """The graph with the spec's tensors: uint8 NHWC pixels in, raw logits out.
 
     Args:
@@ -72,6 +109,13 @@ def adapt(model: Any, own: OwnModel, path: Path) -> Any:
     import onnxslim
 
     spec = own.spec
+    end = _ENDS.get(spec.head.kind)
+    if end is None:
+        wanted = ", ".join(f"{t.name} {t.dtype} {t.shape}" for t in (*spec.inputs, *spec.outputs))
+        raise InputError(
+            f"{path} has not the spec's tensors, and a {spec.head.kind} graph is not cut to them",
+            remedy=f"export it with {wanted}",
+        )
     entry = _entry(model, spec, path)
     try:
         # Constants folded, batch norms in their convolutions, dead ends gone: one form for every exporter.
@@ -80,15 +124,13 @@ def adapt(model: Any, own: OwnModel, path: Path) -> Any:
     except Exception as error:  # the tool's errors share no base class
         raise InputError(f"{path}: onnxslim cannot simplify it: {error}", remedy="export it again") from error
     # Our names must be free.
-    names = {spec.input.name, *(t.name for t in spec.outputs)}
+    names = {t.name for t in (*spec.inputs, *spec.outputs)}
     graph = _renamed(slim, {name: f"{name}.exported" for name in names})
     entry = f"{entry}.exported" if entry in names else entry
-    find = _head if spec.task == "detection" else _logits
-    sources = find(graph, spec, path)
-    cut = _cut(graph, entry, sources, own)
+    cut = _cut(graph, entry, end, own, path)
     onnx.checker.check_model(cut, full_check=True)
-    if spec.task == "detection":
-        _check_decode(graph, entry, cut, own, path)
+    if end.check is not None:
+        end.check(graph, entry, cut, own, path)
     return cut
 
 
@@ -104,6 +146,10 @@ def _values(values: Iterable[Any]) -> list[tuple[str, tuple[int, ...], str]]:
     return found
 
 
+def _found(values: Iterable[Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (shape, dtype) for name, shape, dtype in _values(values)}
+
+
 def _entry(model: Any, spec: ModelSpec, path: Path) -> str:
     """Name of the graph's only input."""
     constants = {t.name for t in model.graph.initializer}
@@ -114,7 +160,7 @@ def _entry(model: Any, spec: ModelSpec, path: Path) -> str:
             remedy="export it with the picture as its only input",
         )
     name, shape, dtype = inputs[0]
-    _, height, width, _ = spec.input.shape
+    _, height, width, _ = only_picture(spec).shape
     if -1 in shape:
         raise InputError(
             f"{path}: input {name!r} has no fixed shape {_shown(shape)}, the spec wants {height}x{width}",
@@ -135,11 +181,8 @@ def _shown(shape: Sequence[int]) -> str:
 
 
 def _renamed(model: Any, names: dict[str, str]) -> Any:
-    """A copy whose tensors are called otherwise."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    """A copy whose tensors have other names."""
+    copy = copy_model(model)
     graph = copy.graph
     for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         value.name = names.get(value.name, value.name)
@@ -159,11 +202,12 @@ def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _head(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
+def _map_sources(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
     """Spec's output names to the tensors of the last learned convolutions, NCHW."""
-    assert spec.decode is not None
-    shapes = _shapes(model)
-    found = {name: shapes[name] for name in _last_convolutions(model) if len(shapes.get(name, ())) == 4}
+    shapes, index = _shapes(model), GraphIndex(model)
+    found = {
+        name: shapes[name] for name in _last_convolutions(model, index) if len(shapes.get(name, ())) == 4
+    }
     if not found:
         ends = ", ".join(f"{v[0]!r} {_shown(v[1])}" for v in _values(model.graph.output))
         raise InputError(
@@ -175,7 +219,7 @@ def _head(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
         fitting = [name for name, shape in found.items() if shape == (1, channels, height, width)]
         if len(fitting) != 1:
             kind = "box sides (4 x bins)" if tensor.name.startswith("box") else "labels"
-            seen = ", ".join(f"{_maker(model, n)} {_shown(s)}" for n, s in found.items())
+            seen = ", ".join(f"{_maker(index, n)} {_shown(s)}" for n, s in found.items())
             raise InputError(
                 f"{path}: output {tensor.name!r} of the spec needs one convolution that ends in "
                 f"(1, {channels}, {height}, {width}), {channels} {kind}, but {len(fitting)} do; "
@@ -186,28 +230,25 @@ def _head(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
     return sources
 
 
-def _maker(model: Any, tensor: str) -> str:
+def _maker(index: GraphIndex, tensor: str) -> str:
     """Name of the node that makes a tensor."""
-    return next(str(n.name or n.op_type) for n in model.graph.node if tensor in n.output)
+    node = index.maker[tensor]
+    return str(node.name or node.op_type)
 
 
-def _last_convolutions(model: Any) -> list[str]:
+def _last_convolutions(model: Any, index: GraphIndex) -> list[str]:
     """Outputs of the learned convolutions that are met first on the way back from the outputs."""
-    from onnx import numpy_helper
-
-    producers = {name: node for node in model.graph.node for name in node.output}
-    constants = {t.name: t for t in model.graph.initializer}
     stack, seen, found = [v.name for v in model.graph.output], set[str](), []
     while stack:
         name = stack.pop()
-        node = producers.get(name)
+        node = index.maker.get(name)
         if name in seen or node is None:
             continue
         seen.add(name)
         if node.op_type == "Conv":
-            kernel = constants.get(node.input[1])
+            kernel = index.constants.get(node.input[1])
             # DFL's expectation is a convolution with the constants 0, 1, 2 ... as its only kernel.
-            values = None if kernel is None else numpy_helper.to_array(kernel).reshape(-1)
+            values = None if kernel is None else kernel.reshape(-1)
             if values is None or not np.array_equal(values, np.arange(len(values), dtype=values.dtype)):
                 found.append(name)
                 continue
@@ -215,7 +256,7 @@ def _last_convolutions(model: Any) -> list[str]:
     return found
 
 
-def _logits(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
+def _logits_source(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
     """``logits`` to the tensor (1, classes), or (1, classes, 1, 1), before a softmax at the end, if there is one."""
     outputs, classes = _values(model.graph.output), len(spec.labels)
     fitting = [v for v in outputs if v[1] in ((1, classes), (1, classes, 1, 1)) and v[2] == "float32"]
@@ -227,52 +268,51 @@ def _logits(model: Any, spec: ModelSpec, path: Path) -> dict[str, str]:
             remedy="correct labels in the spec, or export the classifier's logits as the only output",
         )
     name = fitting[0][0]
-    producers = {out: node for node in model.graph.node for out in node.output}
-    if name in producers and producers[name].op_type == "Softmax":
-        name = str(producers[name].input[0])
-    return {"logits": name}
+    index = GraphIndex(model)
+    if index.kind_of_maker(name) == "Softmax":
+        name = str(index.maker[name].input[0])
+    return {LOGITS: name}
 
 
-def _cut(model: Any, entry: str, sources: dict[str, str], own: OwnModel) -> Any:
-    """The part of the graph between the input and ``sources``, with our front and our ends."""
+_Chain = list[tuple[str, list[str], dict[str, Any]]]
+"""Operators one after the other: kind, further inputs, attributes."""
+
+
+def _cut(model: Any, entry: str, end: _End, own: ExportedModel, path: Path) -> Any:
+    """The part of the graph between the picture and what the head needs, with our front and our ends."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    spec = own.spec
+    spec, shapes = own.spec, _shapes(model)
+    sources = end.find(model, spec, path)
     part = onnx.utils.Extractor(model).extract_model([entry], sorted(set(sources.values())))
-    graph, shapes = part.graph, _shapes(model)
-    kind = next(v for v in _values(model.graph.input) if v[0] == entry)
-    front, constants = _front(spec, own, entry, kind[1], kind[2])
-    ends = []
+    steps, constants = _front(own, *_found(model.graph.input)[entry])
+    nodes = [*_nodes(steps, only_picture(spec).name, entry, "front"), *part.graph.node]
+    reordered = own.labels != spec.labels
+    if reordered:
+        constants.append(numpy_helper.from_array(np.array(_order(own), np.int64), "label_order"))
     for tensor in spec.outputs:
         source = sources[tensor.name]
-        if spec.task == "detection":
-            ends.append(helper.make_node("Transpose", [source], [tensor.name], perm=[0, 2, 3, 1]))
-            continue
-        flat = source
-        if len(shapes[source]) == 4:
-            flat = "flat.exported"
-            ends.append(helper.make_node("Flatten", [source], [flat]))
-        if own.labels != spec.labels:
-            order = np.array([own.labels.index(label) for label in spec.labels], np.int64)
-            constants.append(numpy_helper.from_array(order, "label_order"))
-            ends.append(helper.make_node("Gather", [flat, "label_order"], [tensor.name], axis=1))
-        else:
-            ends.append(helper.make_node("Identity", [flat], [tensor.name]))
-    for index, node in enumerate(ends):
-        node.name = f"/end/{node.op_type}_{index}"
-    nodes = [*front, *graph.node, *ends]
+        steps = list(end.steps.get(len(shapes[source]), ()))
+        if reordered and tensor.name.startswith(end.labelled):
+            steps.append(("Gather", ["label_order"], {"axis": len(tensor.shape) - 1}))
+        nodes += _nodes(steps, source, tensor.name, f"end/{tensor.name}")
     whole = helper.make_graph(
         nodes,
         spec.name,
-        [_value(spec.input, TensorProto.UINT8)],
+        [_value(t, TensorProto.UINT8) for t in spec.inputs],
         [_value(t, TensorProto.FLOAT) for t in spec.outputs],
-        [*graph.initializer, *constants],
+        [*part.graph.initializer, *constants],
     )
     made = helper.make_model(
         whole, opset_imports=part.opset_import, ir_version=model.ir_version, producer_name="face-edge-sdk"
     )
     return onnx.shape_inference.infer_shapes(made)
+
+
+def _order(own: ExportedModel) -> list[int]:
+    """Where each of the spec's labels stands among the graph's own."""
+    return [own.labels.index(label) for label in own.spec.labels]
 
 
 def _value(tensor: TensorSpec, kind: int) -> Any:
@@ -281,13 +321,23 @@ def _value(tensor: TensorSpec, kind: int) -> Any:
     return helper.make_tensor_value_info(tensor.name, kind, tensor.shape)
 
 
-def _front(
-    spec: ModelSpec, own: OwnModel, entry: str, shape: tuple[int, ...], dtype: str
-) -> tuple[list[Any], list[Any]]:
-    """Nodes and constants from uint8 NHWC pixels to what the graph expects as ``entry``."""
-    from onnx import TensorProto, helper, numpy_helper
+def _nodes(steps: _Chain, source: str, target: str, place: str) -> list[Any]:
+    """The nodes of a chain from one tensor to another."""
+    from onnx import helper
 
-    pixels, steps, constants = own.pixels, list[tuple[str, list[str], dict[str, Any]]](), list[Any]()
+    steps, nodes = steps or [("Identity", [], {})], []
+    for index, (kind, more, attributes) in enumerate(steps):
+        made = target if index == len(steps) - 1 else f"{place}.{index}"
+        nodes.append(helper.make_node(kind, [source, *more], [made], name=f"/{place}/{kind}", **attributes))
+        source = made
+    return nodes
+
+
+def _front(own: ExportedModel, shape: tuple[int, ...], dtype: str) -> tuple[_Chain, list[Any]]:
+    """Operators, and their constants, from uint8 NHWC pixels to what the graph expects of this shape and type."""
+    from onnx import TensorProto, numpy_helper
+
+    pixels, steps, constants = own.pixels, _Chain(), list[Any]()
 
     def constant(name: str, value: npt.NDArray[Any]) -> str:
         constants.append(numpy_helper.from_array(value, name))
@@ -304,33 +354,27 @@ def _front(
         scale = np.array([1 / s for s in pixels.std], np.float32)
         shift = np.array([-m / s for m, s in zip(pixels.mean, pixels.std, strict=True)], np.float32)
         place = (1, 3, 1, 1) if planar else (1, 1, 1, 3)
-        # One number where one will do: a constant a channel costs every engine a broadcast.
+        # One number where one will do: a constant per channel costs every engine a broadcast.
         alike = len(set(scale)) == 1
         steps.append(("Mul", [constant("front.scale", scale[0] if alike else scale.reshape(place))], {}))
         if shift.any():
             steps.append(("Add", [constant("front.shift", shift.reshape(place))], {}))
-    steps = steps or [("Identity", [], {})]
-    nodes, source = [], spec.input.name
-    for index, (kind, more, attributes) in enumerate(steps):
-        target = entry if index == len(steps) - 1 else f"front.{index}"
-        nodes.append(helper.make_node(kind, [source, *more], [target], name=f"/front/{kind}", **attributes))
-        source = target
-    return nodes, constants
+    return steps, constants
 
 
-def _check_decode(model: Any, entry: str, cut: Any, own: OwnModel, path: Path) -> None:
-    """Decode the cut graph's maps and hold them against what the graph itself answers to the same picture."""
+def _check_maps(model: Any, entry: str, cut: Any, own: ExportedModel, path: Path) -> None:
+    """Decode the cut graph's maps and compare them with what the graph itself answers to the same picture."""
     whole = [v for v in _values(model.graph.output) if len(v[1]) == 3]
     if len(model.graph.output) != 1 or not whole:
         return  # the maps themselves were the outputs: nothing was decoded
     name, shape, _ = whole[0]
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, own.spec.input.shape).astype(np.uint8)
-    given = _as_exported(picture, own, next(v for v in _values(model.graph.input) if v[0] == entry))
-    (answer,) = _run(model, {entry: given}, [name])
-    rows = answer[0] if shape[2] == 4 + len(own.labels) else answer[0].T
-    boxes, logits = _decoded(
-        dict(zip(_names(own), _run(cut, {own.spec.input.name: picture}, _names(own)), strict=True)), own.spec
+    pixels, names = only_picture(own.spec), [t.name for t in own.spec.outputs]
+    picture = np.random.default_rng(0).integers(0, 256, pixels.shape).astype(np.uint8)
+    given = _as_exported(picture, own, *_found(model.graph.input)[entry])
+    answer = _run(model, {entry: given}, [name])[name][0]
+    rows = answer if shape[2] == 4 + len(own.labels) else answer.T
+    boxes, logits = cast(DetectionTask, task_of(own.spec)).decode_all(
+        _run(cut, {pixels.name: picture}, names)
     )
     want = (len(boxes), 4 + len(own.labels))
     if rows.shape != want:
@@ -342,55 +386,62 @@ def _check_decode(model: Any, entry: str, cut: Any, own: OwnModel, path: Path) -
     middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     forms = (np.concatenate((middle, size), 1), boxes)
     box_error = min(float(np.abs(rows[:, :4] - form).max()) for form in forms)
+    said = rows[:, 4:][:, _order(own)]
     scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    score_error = min(float(np.abs(rows[:, 4:] - form).max()) for form in (scores, logits))
+    score_error = min(float(np.abs(said - form).max()) for form in (scores, logits))
     if not (box_error <= _BOX_TOLERANCE and score_error <= _SCORE_TOLERANCE):
+        index = GraphIndex(model)
         raise InputError(
-            f"{path}: the head between {', '.join(sorted(_maker(model, n) for n in _last_convolutions(model)))} "
+            f"{path}: the head between {', '.join(sorted(_maker(index, n) for n in _last_convolutions(model, index)))} "
             f"and output {name!r} is not DFL boxes beside scores as YOLO11 has them: decoded our way, boxes differ "
             f"by up to {box_error:.3g} pixels and scores by {score_error:.3g}",
             remedy="check bins and strides in the spec; another head needs an export of its raw maps",
         )
 
 
-def _names(own: OwnModel) -> list[str]:
-    return [t.name for t in own.spec.outputs]
-
-
 def _as_exported(
-    picture: npt.NDArray[np.uint8], own: OwnModel, kind: tuple[str, tuple[int, ...], str]
+    picture: npt.NDArray[np.uint8], own: ExportedModel, shape: tuple[int, ...], dtype: str
 ) -> Any:
     """A picture in the form that the exported graph takes."""
-    _, shape, dtype = kind
     given: Any = picture[..., ::-1] if own.pixels.order == "bgr" else picture
     if dtype == "float32":
         given = (given - np.array(own.pixels.mean)) / np.array(own.pixels.std)
-    given = given if shape == own.spec.input.shape else given.transpose(0, 3, 1, 2)
+    given = given if shape == picture.shape else given.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(given, dtype)
 
 
-def _run(model: Any, feed: dict[str, Any], outputs: list[str]) -> list[Floats]:
+def _run(model: Any, feed: Tensors, outputs: list[str]) -> dict[str, Floats]:
     from onnxruntime import InferenceSession, SessionOptions
 
     settings = SessionOptions()
     settings.log_severity_level = 3
     session = InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    answers: list[Floats] = session.run(outputs, feed)
-    return answers
+    return dict(zip(outputs, session.run(outputs, dict(feed)), strict=True))
 
 
-def _decoded(maps: dict[str, Floats], spec: ModelSpec) -> tuple[Floats, Floats]:
-    """Every cell's box (cells, 4) xyxy and class logits (cells, classes), strides in the spec's order."""
-    assert spec.decode is not None
-    boxes, logits = [], []
-    for stride in spec.decode.strides:
-        sides = maps[f"box{stride}"].astype(np.float64)
-        _, height, width, _ = sides.shape
-        sides = sides.reshape(-1, 4, spec.decode.bins)
-        weights = np.exp(sides - sides.max(2, keepdims=True))
-        distances = (weights @ np.arange(spec.decode.bins)) / weights.sum(2) * stride
-        y, x = np.mgrid[0:height, 0:width]
-        middle = (np.stack((x.ravel(), y.ravel()), 1) + 0.5) * stride
-        boxes.append(np.concatenate((middle - distances[:, :2], middle + distances[:, 2:]), 1))
-        logits.append(maps[f"cls{stride}"].reshape(-1, len(spec.labels)))
-    return np.concatenate(boxes).astype(np.float32), np.concatenate(logits)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a graph of one kind of head is cut.
+
+    Attributes:
+        find: called with the graph, the spec and the file's path; gives the spec's output names and for each the tensor
+            of the graph that it is made from.
+        steps: number of such a tensor's axes to the operators between it and the spec's output.
+        labelled: what the names of those outputs begin with whose last axis holds one value per label.
+        check: called with the graph, its input, the cut graph, the model and the path; refuses a cut that answers
+            something else (InputError). None where nothing was computed behind the cut.
+    """
+
+    find: Callable[[Any, ModelSpec, Path], dict[str, str]]
+    steps: Mapping[int, _Chain]
+    labelled: str
+    check: Callable[[Any, str, Any, ExportedModel, Path], None] | None = None
+
+
+_LOGITS_END = _End(_logits_source, {4: [("Flatten", [], {})]}, LOGITS)
+_ENDS: Mapping[str, _End] = {
+    "detection": _End(_map_sources, {4: [("Transpose", [], {"perm": [0, 2, 3, 1]})]}, "cls", _check_maps),
+    "classification": _LOGITS_END,
+    "liveness": _LOGITS_END,
+}
+"""Kind of head to how other tools' graphs of it are cut; a graph of another kind must bring the spec's tensors."""

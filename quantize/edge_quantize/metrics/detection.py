@@ -13,20 +13,26 @@ import contextlib
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.data import LabelledPicture, read_pictures
-from edge_quantize.report import GATED, Floats, Progress, Report, Sample, with_intervals
+from edge_quantize.data import LabelledPicture, is_labelled, read_labelled, read_pictures
+from edge_quantize.metrics.base import Evaluator, first_answer
+from edge_quantize.report import Floats, Progress, Report, Sample, with_intervals
 from edge_sdk.boxes import iou, nms
 from edge_sdk.errors import MissingDependency
-from edge_sdk.image import LetterboxTransform
+from edge_sdk.image import Image, LetterboxTransform
 from edge_sdk.target import Session
-from edge_sdk.tasks import DetectionTask
-from edge_sdk.tasks.detection import sigmoid
-from edge_sdk.tensors import Tensors
+from edge_sdk.tasks import Task
+from edge_sdk.tasks.detection import DetectionTask, side_distances, sigmoid
+from edge_sdk.tensors import Array, Tensors
+
+METRICS: tuple[str, ...] = ("map50", "map50_95", "precision", "recall", "f1", "accuracy", "face_recall")
+GATED: tuple[str, ...] = ("map50", "map50_95", "accuracy", "face_recall")
+"""Not those at the confidence where mean F1 is greatest, which moves from one network to the other."""
 
 LOWEST_CONFIDENCE = 0.001
 SUPPRESSION_IOU = 0.7
@@ -38,7 +44,13 @@ _CONFIDENCES = np.linspace(0, 1, 1001)
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Every box of one picture that could count, whatever its confidence: (N, 4) frame pixels, (N,), (N,)."""
+    """Every box of one picture that could count, whatever its confidence.
+
+    Attributes:
+        boxes: (N, 4) x1, y1, x2, y2 in frame pixels.
+        scores: (N,) 0..1.
+        classes: (N,) indices into the labels.
+    """
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -48,7 +60,7 @@ class Ranked:
 def rank(task: DetectionTask, tensors: Tensors, transform: LetterboxTransform) -> Ranked:
     """Candidates for mean average precision: multi-label, suppressed within each class.
 
-    The device reports one expression a face instead; its ``postprocess`` suppresses across classes.
+    The device reports one class per face instead; its ``postprocess`` suppresses across classes.
     """
     boxes, logits, _ = task.candidates(tensors, LOWEST_CONFIDENCE)
     scores = sigmoid(logits)
@@ -74,13 +86,19 @@ def answers(
 ) -> tuple[list[Ranked], list[npt.NDArray[np.float64]]]:
     """Run a session over labelled pictures.
 
+    Args:
+        session: that computes.
+        task: that surrounds it.
+        items: pictures with any number of faces.
+        progress: called after each picture.
+
     Returns:
-        Ranked boxes and true boxes in frame pixels, a picture each.
+        For each picture, the ranked boxes and the true ones, (N, 4) x1, y1, x2, y2 in frame pixels.
     """
     ranked, truths = [], []
     for done, (item, image) in enumerate(read_pictures(items)):
-        pixels, transform = task.preprocess(image)
-        ranked.append(rank(task, session.infer(pixels), transform))
+        inputs, transform = task.preprocess(image)
+        ranked.append(rank(task, first_answer(session, task.spec, inputs), transform))
         height, width = image.shape[:2]
         truths.append(item.boxes * (width, height, width, height))
         progress(done + 1, len(items))
@@ -99,9 +117,9 @@ def evaluate(
     """Compare answers with the truth.
 
     Args:
-        ranked: one a picture.
-        truths: (N, 4) xyxy frame pixels, one a picture.
-        classes: (N,) class indices, one a picture.
+        ranked: one per picture.
+        truths: per picture, (N, 4) x1, y1, x2, y2 in frame pixels.
+        classes: per picture, (N,) indices into the labels.
         labels: class names.
         confidence: from which on the device reports a face; None takes where mean F1 is greatest.
         seed: of the bootstrap.
@@ -137,7 +155,7 @@ def evaluate(
         label: {"ap50": _average_precision(m, everything, 0), "faces": float(m.faces.sum())}
         for label, m in zip(labels, matches, strict=True)
     }
-    counts = dict.fromkeys(GATED["detection"], len(ranked))
+    counts = dict.fromkeys(GATED, len(ranked))
     return Report(
         metrics,
         per_class,
@@ -292,3 +310,70 @@ def _confusion(
             right[picture] += answer == label
             reported[picture] += scores.any() and scores.max() >= confidence
     return confusion, right, reported
+
+
+class DetectionEvaluator:
+    """See :class:`edge_quantize.metrics.base.Evaluator`."""
+
+    metrics = METRICS
+    gated = GATED
+    class_means = frozenset(("map50", "map50_95"))
+    error_rates = frozenset[str]()
+
+    def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
+        """YOLO layout, or class folders of pictures that are one face each."""
+        return is_labelled(folder, labels)
+
+    def read_labelled(self, folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+        """YOLO layout, or class folders of pictures that are one face each."""
+        return read_labelled(folder, labels)
+
+    def examine(
+        self,
+        session: Session,
+        task: Task,
+        items: Sequence[LabelledPicture],
+        progress: Progress = lambda done, total: None,
+    ) -> Report:
+        """Measure which faces are found, how exactly, and named rightly."""
+        detector = _detector(task)
+        ranked, truths = answers(session, detector, items, progress)
+        classes = [item.classes for item in items]
+        confidence = detector.head.confidence
+        return evaluate(ranked, truths, classes, task.spec.labels, confidence=confidence)
+
+    def calibration_inputs(
+        self, task: Task, item: LabelledPicture, image: Image, reference: Session
+    ) -> tuple[Tensors, list[float]]:
+        """The letterboxed picture, and the sides of the faces that the float network finds, in canvas pixels."""
+        detector = _detector(task)
+        inputs, transform = detector.preprocess(image)
+        found = detector.postprocess(first_answer(reference, task.spec, inputs), transform)
+        boxes = transform.to_canvas(found.boxes)
+        return inputs, np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).tolist()
+
+    def answered(self, task: Task, outputs: Tensors) -> dict[str, Array]:
+        """What the maps say of every cell.
+
+        Returns:
+            ``scores``: probabilities, (N, cells, classes). ``boxes``: the distances of the boxes' sides from the cells'
+            centres in canvas pixels, (N, cells, 4), times the cell's greatest score: what a map says where no face is
+            reaches nobody.
+        """
+        head = _detector(task).head
+        scores, boxes = [], []
+        for stride in head.strides:
+            logits, sides = outputs[f"cls{stride}"], outputs[f"box{stride}"]
+            score = sigmoid(logits.reshape(len(logits), -1, len(head.labels)).astype(np.float32))
+            # A copy: the distances are computed in place.
+            bins = sides.reshape(*score.shape[:2], 4, head.bins).astype(np.float32, copy=True)
+            scores.append(score)
+            boxes.append(side_distances(bins) * stride * score.max(2, keepdims=True))
+        return {"scores": np.concatenate(scores, 1), "boxes": np.concatenate(boxes, 1)}
+
+
+def _detector(task: Task) -> DetectionTask:
+    return cast(DetectionTask, task)  # which a head of this kind comes with
+
+
+EVALUATOR: Evaluator = DetectionEvaluator()

@@ -8,23 +8,39 @@ bpcer10     bpcer at the threshold at which that species' apcer is 10 % at most;
 auc         area under the curve of all attacks together (scikit-learn).
 
 Rates at the frozen threshold have Clopper-Pearson intervals, the others bootstrap intervals over the pictures of each
-species. What the
-network cannot judge counts as rejected: it fails closed.
+species. What the network cannot judge counts as rejected: it fails closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_quantize.classification import box_of, sklearn_metrics
-from edge_quantize.data import BONA_FIDE, LabelledPicture, read_pictures
-from edge_quantize.report import METRICS, Floats, Metric, Progress, Report, Sample, with_intervals
+from edge_quantize.data import (
+    BONA_FIDE,
+    LabelledPicture,
+    is_presentations,
+    read_pictures,
+    read_presentations,
+)
+from edge_quantize.metrics.base import Evaluator, box_of, face_inputs, first_answer
+from edge_quantize.metrics.classification import sklearn_metrics
+from edge_quantize.report import Floats, Metric, Progress, Report, Sample, with_intervals
 from edge_sdk.errors import InputError
+from edge_sdk.image import Image
+from edge_sdk.per_face import LOGITS, softmax
 from edge_sdk.target import Session
-from edge_sdk.tasks import LivenessTask
+from edge_sdk.tasks import Task
+from edge_sdk.tasks.liveness import LivenessTask
+from edge_sdk.tensors import Array, Tensors
+
+METRICS: tuple[str, ...] = ("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100", "auc")
+GATED: tuple[str, ...] = ("apcer_worst", "bpcer", "acer")
+"""Those at the spec's threshold."""
 
 _WORKING_POINTS = {"bpcer10": 0.10, "bpcer20": 0.05, "bpcer100": 0.01}
 
@@ -37,6 +53,12 @@ def scores(
 ) -> tuple[Floats, tuple[str, ...]]:
     """Run a session over labelled faces.
 
+    Args:
+        session: that computes.
+        task: that surrounds it.
+        items: pictures of one face each, with the folder that they came from.
+        progress: called after each picture.
+
     Returns:
         (N,) scores, 1 towards bona fide, 0 where a face cannot be judged; and the folder that each came from.
     """
@@ -44,8 +66,9 @@ def scores(
     for done, (item, image) in enumerate(read_pictures(items)):
         box = box_of(item, image)
         reasons: tuple[str, ...] = ("",) if box is None else task.undecidable(image, box[None])
-        pixels, _ = task.preprocess(image, "rgb", box)
-        answer = task.decide([task.logits(session.infer(pixels))], reasons)
+        inputs, _ = task.preprocess(image, "rgb", box)
+        logits = first_answer(session, task.spec, inputs)[LOGITS].astype(np.float32)
+        answer = task.postprocess([logits], reasons)
         found.append(0.0 if answer.reasons[0] else float(answer.scores[0]))
         progress(done + 1, len(items))
     return np.array(found), tuple(item.group for item in items)
@@ -109,7 +132,7 @@ def evaluate(found: Floats, groups: Sequence[str], threshold: float, *, seed: in
     metrics["apcer_worst"] = clopper_pearson(*counts[worst])
     metrics["bpcer"] = clopper_pearson(turned_away, int(genuine.sum()))
     return Report(
-        metrics={name: metrics[name] for name in METRICS["liveness"]},
+        metrics={name: metrics[name] for name in METRICS},
         per_class={
             name: {
                 "rejected": 1 - apcer[name],
@@ -206,3 +229,48 @@ def _share_below(values: Floats, weights: Floats, thresholds: Floats) -> Floats:
     passed = np.append(0.0, np.cumsum(weights[order]))
     shares: Floats = passed[np.searchsorted(values[order], thresholds, side="left")] / passed[-1]
     return shares
+
+
+class LivenessEvaluator:
+    """See :class:`edge_quantize.metrics.base.Evaluator`."""
+
+    metrics = METRICS
+    gated = GATED
+    class_means = frozenset[str]()
+    error_rates = frozenset(METRICS) - {"auc"}
+
+    def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
+        """A folder of bona fide pictures beside those of attacks."""
+        return is_presentations(folder)
+
+    def read_labelled(self, folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
+        """A folder of bona fide pictures, and one per attack species."""
+        return read_presentations(folder, labels)
+
+    def examine(
+        self,
+        session: Session,
+        task: Task,
+        items: Sequence[LabelledPicture],
+        progress: Progress = lambda done, total: None,
+    ) -> Report:
+        """Measure how many attacks pass and how many bona fide faces do not."""
+        judge = _judge(task)
+        return evaluate(*scores(session, judge, items, progress), judge.head.threshold)
+
+    def calibration_inputs(
+        self, task: Task, item: LabelledPicture, image: Image, reference: Session
+    ) -> tuple[Tensors, list[float]]:
+        """The face and its surroundings, and the shorter side of its box."""
+        return face_inputs(task, item, image)
+
+    def answered(self, task: Task, outputs: Tensors) -> dict[str, Array]:
+        """``scores``: probabilities, (N, 2)."""
+        return {"scores": softmax(outputs[LOGITS].reshape(-1, len(task.spec.labels)).astype(np.float32))}
+
+
+def _judge(task: Task) -> LivenessTask:
+    return cast(LivenessTask, task)  # which a head of this kind comes with
+
+
+EVALUATOR: Evaluator = LivenessEvaluator()

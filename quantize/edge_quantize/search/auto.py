@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from edge_quantize import mixed
-from edge_quantize.build import Stage, Workbench, check_output, float_session, silent
-from edge_quantize.recipe import read_recipe
-from edge_quantize.sensitivity import by, quietest
+from edge_quantize.recipe import by_method, read_recipe
+from edge_quantize.search import mixed
+from edge_quantize.search.sensitivity import quietest
+from edge_quantize.workbench import Workbench, float_session
 from edge_sdk.bundle import Bundle, GateMetric
 from edge_sdk.errors import CompileFailed, GateFailed, UnsupportedRecipe
-from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import LoadOptions, Session, Target, find_target
+from edge_sdk.spec import Recipe
+from edge_sdk.target import Artifact, LoadOptions, Session, Target
 from edge_sdk.timing import take_turns
 
 RECIPES = ("int8", "int8-wonly", "fp16", "fp32")
@@ -37,9 +35,9 @@ class Candidate:
     """One recipe of the search.
 
     Attributes:
-        recipe: its name.
-        outcome: ``chosen``, ``slower``, ``failed`` (its gate) or ``unfit`` (for the target).
-        reason: of ``failed`` and ``unfit``.
+        recipe: name of it.
+        outcome: ``chosen``, ``slower``, ``failed`` (its gate failed) or ``unfit`` (the target cannot follow it).
+        reason: why it is ``failed`` or ``unfit``; else empty.
         metrics: what its gate measured.
         bytes: of its artifact's files; 0 without one.
         relative_latency: median of its engine's time divided by float onnxruntime's; None where it was not measured.
@@ -53,59 +51,12 @@ class Candidate:
     relative_latency: float | None = None
 
 
-def build(
-    onnx: str | Path,
-    *,
-    spec: ModelSpec,
-    engine: str,
-    calibration: str | Path | None,
-    evaluation: str | Path,
-    output: str | Path,
-    tflite: str | Path | None = None,
-    quantized: str | Path | None = None,
-    stage: Stage = silent,
-    scored: Callable[[Sequence[Candidate]], None] = lambda candidates: None,
-) -> Bundle:
-    """Write the bundle of the recipe that runs fastest here among those that pass; see :func:`search`.
-
-    Args:
-        onnx: and the others as in :func:`edge_quantize.build.build`.
-        spec: of the network.
-        engine: name of the target.
-        calibration: folder of pictures.
-        evaluation: folder of labelled pictures.
-        output: file to write.
-        tflite: float TFLite file.
-        quantized: explicit QDQ graph of the network fine-tuned for int8, which is then tried too.
-        stage: progress.
-        scored: called with what every recipe scored, also before GateFailed.
-    """
-    target = find_target(engine)
-    check_output(output)
-    bench = Workbench(
-        onnx,
-        spec=spec,
-        calibration=calibration,
-        evaluation=evaluation,
-        tflite=tflite,
-        quantized=quantized,
-        stage=stage,
-    )
-    bundle, candidates = search(bench, target)
-    scored(candidates)
-    if bundle is None:
-        shown = "; ".join(f"{c.recipe}: {c.reason}" for c in candidates)
-        raise GateFailed(
-            f"no recipe passes on {target.name}: {shown}",
-            remedy="see what each lost; fine-tune for int8, or accept a loss with --waive and a named recipe",
-            report={c.recipe: c.reason for c in candidates},
-        )
-    bench.write(bundle, output)
-    return bundle
-
-
 def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candidate, ...]]:
     """Build by every recipe that fits a target, and choose.
+
+    Args:
+        bench: the network and its pictures.
+        target: to compile for.
 
     Returns:
         The bundle, not written, None if nothing passes; and what each recipe scored, in the order of trying.
@@ -116,21 +67,24 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
     passed: dict[str, Bundle] = {}
     lost: dict[str, Candidate] = {}
 
-    def attempt(recipe: Recipe) -> None:
-        build_one = mixed.bundle if recipe.precision == "int8-mixed" else Workbench.bundle
+    def attempt(recipe: Recipe, artifact: Artifact | None = None) -> None:
         try:
-            passed[recipe.name] = build_one(bench, target, recipe)
+            if recipe.precision == "int8-mixed":
+                passed[recipe.name] = mixed.bundle(bench, target, recipe)
+            else:
+                passed[recipe.name] = bench.bundle(target, recipe, artifact=artifact)
         except (UnsupportedRecipe, CompileFailed) as error:
             lost[recipe.name] = Candidate(recipe.name, "unfit", error.message)
         except GateFailed as error:
             lost[recipe.name] = Candidate(recipe.name, "failed", error.message)
 
     recipes = [read_recipe(n) for n in (RECIPES if bench.model.quantized is None else (TRAINED, *RECIPES))]
-    recipes = [_by_quietest(bench, target, r) if r.calibrated else r for r in recipes]
-    for recipe in recipes:
-        attempt(recipe)
+    tried = [_by_quietest(bench, target, r) if r.calibrated else (r, None) for r in recipes]
+    recipes = [recipe for recipe, _ in tried]
+    while tried:  # each artifact is let go once it has had its turn
+        attempt(*tried.pop(0))
     (plain,) = (r for r in recipes if r.calibrated)
-    partly = by(read_recipe(MIXED), plain.method)
+    partly = by_method(read_recipe(MIXED), plain.method)
     if plain.name in passed:
         if quicker := mixed.quicker(bench, target, partly):
             attempt(quicker)
@@ -149,15 +103,12 @@ def search(bench: Workbench, target: Target) -> tuple[Bundle | None, tuple[Candi
     return None if winner is None else passed[winner], tuple(lost[name] for name in order)
 
 
-def _by_quietest(bench: Workbench, target: Target, recipe: Recipe) -> Recipe:
-    """The recipe by the method that suits the network; unchanged where no method can be followed."""
-    calibration = bench.tensors(recipe)
+def _by_quietest(bench: Workbench, target: Target, recipe: Recipe) -> tuple[Recipe, Artifact | None]:
+    """The recipe by the method that suits the network, and what it makes; unchanged where none can be followed."""
     try:
-        return quietest(
-            bench.model, target, recipe, calibration, runner=bench.runner(target), stage=bench.stage
-        )
+        return quietest(bench, target, recipe)
     except (UnsupportedRecipe, CompileFailed):
-        return recipe  # trying it will say why
+        return recipe, None  # trying it will say why
 
 
 def choose(ratios: dict[str, float], sizes: dict[str, int]) -> str:
@@ -174,7 +125,13 @@ def choose(ratios: dict[str, float], sizes: dict[str, int]) -> str:
 
 
 def relative_latency(bench: Workbench, target: Target, bundles: dict[str, Bundle]) -> dict[str, float]:
-    """Each bundle's median time divided by float onnxruntime's, all in turn; empty if they cannot run here."""
+    """Each bundle's median time divided by float onnxruntime's, measured in turns; empty if they cannot run here.
+
+    Args:
+        bench: the network and its pictures.
+        target: that the bundles are for.
+        bundles: name of each recipe to what it made.
+    """
     if any(b.manifest.gate.engine not in (None, target.name) for b in bundles.values()):
         return {}
     with ExitStack() as stack:

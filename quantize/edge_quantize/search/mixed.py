@@ -2,9 +2,9 @@
 
 Two greedy searches, one after the other. Kinds of operators are left in float where that is *faster* on this machine: an
 int8 softmax or product of two activations can cost more than it saves. Then, while the gate fails, the blocks whose
-quantization harms the answers most (``edge_quantize.sensitivity``) go back to float, each unless the network would then
-be slower than the budget allows. Noise powers add up, so a round leaves in float what makes half of the noise that is
-left: a gate is thousands of pictures, and a block alone seldom decides it. Every latency is measured, all of a
+quantization harms the answers most (``edge_quantize.search.sensitivity``) go back to float, each unless the network
+would then be slower than the budget allows. Noise powers add up, so a round leaves in float what makes half of the noise
+that is left: a gate is thousands of pictures, and a block alone seldom decides it. Every latency is measured, all of a
 comparison in turns.
 """
 
@@ -15,21 +15,20 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_quantize import blocks, sensitivity
-from edge_quantize.sensitivity import BlockNoise
+from edge_quantize.graph import blocks
+from edge_quantize.recipe import float_of
+from edge_quantize.search import sensitivity
+from edge_quantize.search.sensitivity import ITEMS, BlockNoise
+from edge_quantize.workbench import Workbench
 from edge_sdk.bundle import Bundle
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import GateFailed
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Artifact, LoadOptions, Target, is_installed
 from edge_sdk.timing import take_turns
-
-if TYPE_CHECKING:
-    from edge_quantize.build import Workbench
 
 BUDGET = 1.0
 """Of the float network's time on the same engine: what is slower than float has no reason to be quantized."""
@@ -175,19 +174,24 @@ def quicker(bench: Workbench, target: Target, recipe: Recipe) -> Recipe | None:
 
 
 class Timer:
-    """Times of what a target makes of the network with this or that in float, relative to all of it in float."""
+    """Times of what a target makes of the network with this or that in float, relative to all of it in float.
+
+    Args:
+        bench: the network and its pictures.
+        target: whose engine is here.
+        recipe: of precision ``int8-mixed``.
+    """
 
     def __init__(self, bench: Workbench, target: Target, recipe: Recipe) -> None:
         self.bench, self.target = bench, target
         # Ranges change no latency: neither which pictures made them, nor how.
-        self.calibration = sensitivity.evenly(bench.tensors(recipe))
         self.recipe = dataclasses.replace(recipe, method="minmax")
-        self.reference = target.compile(bench.model, recipe=sensitivity.float_of(recipe), calibration=())
+        self.reference = bench.compile(target, float_of(recipe))
 
     def compile(self, keep_float: Sequence[str]) -> Artifact:
-        """The network with these in float, from a few calibration pictures."""
+        """The network with these blocks and kinds of operators in float, its ranges from a few pictures."""
         recipe = dataclasses.replace(self.recipe, keep_float=tuple(keep_float))
-        return self.target.compile(self.bench.model, recipe=recipe, calibration=self.calibration)
+        return self.bench.compile(self.target, recipe, items=ITEMS)
 
     def compare(self, before: Artifact, after: Artifact) -> tuple[float, float, bool]:
         """Median times of two divided by the float network's, all in turns; and whether the second is surely faster.
@@ -244,16 +248,11 @@ def faster(bench: Workbench, timer: Timer, found: Search) -> tuple[str, ...]:
 
 
 def noise(bench: Workbench, target: Target, recipe: Recipe) -> list[BlockNoise]:
-    """What each block's quantization does to the outputs; see :func:`edge_quantize.sensitivity.measure`."""
-    return sensitivity.measure(
-        bench.model,
-        target,
-        recipe,
-        bench.tensors(recipe),
-        runner=bench.runner(target),
-        stage=bench.stage,
-        cache=default_cache(),
-    )
+    """What each block's quantization does to the answers, remembered in the engine cache.
+
+    See :func:`edge_quantize.search.sensitivity.measure`.
+    """
+    return sensitivity.measure(bench, target, recipe, cache=default_cache())
 
 
 def _next_blocks(bench: Workbench, timer: Timer | None, found: Search, left: list[BlockNoise]) -> bool:

@@ -4,7 +4,8 @@ One at a time, not all but one: with the rest in float, the noise is this block'
 blocks add up (nearly: they are independent), so that the list ranks what to leave in float. The other way round each
 figure would be a small difference between two large ones. Noise and not the task's metric: some thirty pictures rank it,
 while a metric needs thousands for half a point. The metric decides in the gate. Noise of the answers and not of the raw
-outputs: a detector's raw maps mostly speak of cells where no face is, and what they say there reaches nobody.
+outputs: a detector's raw maps mostly speak of cells where no face is, and what they say there reaches nobody. What
+outputs mean is the evaluator's to say.
 """
 
 from __future__ import annotations
@@ -13,30 +14,28 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edge_quantize import blocks
 from edge_quantize.gate import outputs_of
+from edge_quantize.graph import blocks
+from edge_quantize.recipe import by_method, float_of
+from edge_quantize.workbench import Workbench, runner_of
 from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import UnsupportedRecipe
-from edge_sdk.spec import Method, ModelSpec, Recipe
-from edge_sdk.target import FloatModel, LoadOptions, Target
-from edge_sdk.tasks.classification import softmax
-from edge_sdk.tasks.detection import sigmoid
+from edge_sdk.spec import Method, Recipe
+from edge_sdk.target import Artifact, Target
 from edge_sdk.tensors import Array, Tensors
 
-Stage = Callable[[str, int, int], None]
-
 METHODS: tuple[Method, ...] = ("minmax", "mse", "entropy")
-"""Of finding ranges from calibration pictures. Not percentile: no network of the zoo was quietest by it, and
+"""Methods of finding ranges from calibration pictures. Not percentile: no network of the zoo was quietest by it, and
 onnxruntime's tool takes 18 GB for a detector's."""
 
 ITEMS = 32
-"""Calibration pictures of a trial, and as many are looked at: ranges settle long before the recipe's count."""
+"""Frames that a trial calibrates on, and whose answers are compared: ranges settle long before the recipe's count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,11 @@ class BlockNoise:
     """One block in int8, all others in float.
 
     Attributes:
-        block: its path.
+        block: path of its module.
         operators: how many it has.
-        noise: power of the answers' error relative to their own: of probabilities, and of a detector's boxes.
-        outputs: power of each raw output's error relative to its own.
+        noise: power of the answers' error divided by the power of the answers, the mean over their parts, such as
+            probabilities and boxes.
+        outputs: name of each raw output to the power of its error divided by its own.
     """
 
     block: str
@@ -62,134 +62,84 @@ class BlockNoise:
 
 
 def measure(
-    model: FloatModel,
-    target: Target,
-    recipe: Recipe,
-    calibration: Sequence[Array],
-    *,
-    runner: Target,
-    stage: Stage = lambda name, done, total: None,
-    cache: EngineCache | None = None,
+    bench: Workbench, target: Target, recipe: Recipe, *, cache: EngineCache | None = None
 ) -> list[BlockNoise]:
     """Every block's noise on a target's own engine, the most harmful first.
 
     Args:
-        model: the float network.
+        bench: the network and its pictures, of which ``ITEMS`` frames, evenly spaced, are used.
         target: whose quantizer is looked at.
-        runner: that runs what it makes: itself, or its stand-in.
         recipe: how blocks are quantized; its ``keep_float`` is ignored.
-        calibration: input tensors; ``ITEMS`` of them, evenly spaced, are used.
-        stage: progress.
         cache: where the result is kept, by everything that it depends on.
 
     Raises:
         CompileFailed: the engine's tools refused the network.
     """
-    some = evenly(calibration)
-    operators = blocks.of_onnx(model.onnx)
+    some = bench.frames(recipe, ITEMS)
+    operators = blocks.of_onnx(bench.model.onnx)
     names = blocks.names(operators)
-    facts = _facts(model, target, runner, recipe, some, names)
+    facts = _facts(bench, target, recipe, some, names)
     if cache and (known := cache.get(facts)):
         return [BlockNoise(**row) for row in json.loads(known)]
-    truth = _answers(model, target, runner, float_of(recipe), (), some)
-    wanted = answered(model.spec, truth)
+    truth = _outputs(bench, target, bench.compile(target, float_of(recipe)), some)
+    wanted = bench.evaluator.answered(bench.task, truth)
     found = []
     for done, name in enumerate(names):
-        stage("sensitivity", done, len(names))
+        bench.stage("sensitivity", done, len(names))
         others = tuple(n for n in names if n != name)
         trial = dataclasses.replace(recipe, precision="int8-mixed", keep_float=others)
-        answers = _answers(model, target, runner, trial, some, some)
-        noise = {output: _noise(truth[output], answers[output]) for output in truth}
-        harm = _harm(wanted, answered(model.spec, answers))
+        outputs = _outputs(bench, target, bench.compile(target, trial, items=ITEMS), some)
+        noise = {output: _noise(truth[output], outputs[output]) for output in truth}
+        harm = _harm(wanted, bench.evaluator.answered(bench.task, outputs))
         found.append(BlockNoise(name, len(blocks.in_float(operators, (name,))), harm, noise))
-    stage("sensitivity", len(names), len(names))
+    bench.stage("sensitivity", len(names), len(names))
     found.sort(key=lambda row: -row.noise)
     if cache:
         cache.put(facts, json.dumps([dataclasses.asdict(row) for row in found]).encode())
     return found
 
 
-def quietest(
-    model: FloatModel,
-    target: Target,
-    recipe: Recipe,
-    calibration: Sequence[Array],
-    *,
-    runner: Target,
-    stage: Stage = lambda name, done, total: None,
-) -> Recipe:
-    """The recipe with the method to find ranges whose answers have least noise, of those that the target can follow.
+def quietest(bench: Workbench, target: Target, recipe: Recipe) -> tuple[Recipe, Artifact]:
+    """The method to find ranges whose answers have least noise, of those that the target can follow.
 
     No method is best for all: what lies far out is rare and matters in some networks, and in others only costs levels.
 
     Args:
-        model: the float network.
+        bench: the network and its pictures. Ranges are made from all that the recipe calibrates on; the answers to
+            ``ITEMS`` of these, evenly spaced, are compared.
         target: whose quantizer is looked at.
-        runner: that runs what it makes: itself, or its stand-in.
         recipe: of precision ``int8``; its own method wins a tie.
-        calibration: all of the recipe's input tensors; answers to ``ITEMS`` of them, evenly spaced, are compared.
-        stage: progress.
+
+    Returns:
+        The recipe by that method, and what the target compiled by it.
 
     Raises:
         UnsupportedRecipe: the target cannot follow the recipe by any method.
         CompileFailed: the engine's tools refused the network.
     """
-    some = evenly(calibration)
-    wanted = answered(model.spec, _answers(model, target, runner, float_of(recipe), (), some))
-    harms: dict[Method, float] = {}
+    some = bench.frames(recipe, ITEMS)
+    truth = _outputs(bench, target, bench.compile(target, float_of(recipe)), some)
+    wanted = bench.evaluator.answered(bench.task, truth)
+    best: tuple[float, Recipe, Artifact] | None = None
     refused: UnsupportedRecipe | None = None
     methods = (recipe.method, *(m for m in METHODS if m != recipe.method))
     for done, method in enumerate(methods):
-        stage("ranges", done, len(methods))
+        bench.stage("ranges", done, len(methods))
+        trial = by_method(recipe, method)
         try:
-            answers = _answers(model, target, runner, by(recipe, method), calibration, some)
+            artifact = bench.compile(target, trial)
         except UnsupportedRecipe as error:
             refused = refused or error
-        else:
-            harms[method] = _harm(wanted, answered(model.spec, answers))
-    stage("ranges", len(methods), len(methods))
-    if not harms:
+            continue
+        outputs = _outputs(bench, target, artifact, some)
+        harm = _harm(wanted, bench.evaluator.answered(bench.task, outputs))
+        if best is None or harm < best[0]:
+            best = harm, trial, artifact
+    bench.stage("ranges", len(methods), len(methods))
+    if best is None:
         assert refused is not None
         raise refused
-    return by(recipe, min(harms, key=lambda method: harms[method]))
-
-
-def by(recipe: Recipe, method: Method) -> Recipe:
-    """The recipe with another method to find ranges, which its name then says."""
-    if method == recipe.method:
-        return recipe
-    return dataclasses.replace(recipe, name=f"{recipe.name}-{method}", method=method)
-
-
-def answered(spec: ModelSpec, outputs: Tensors) -> dict[str, Array]:
-    """What raw outputs of N pictures mean.
-
-    Returns:
-        ``scores``: probabilities, (N, classes), or of every cell of a detector, (N, cells, classes). Of a detector also
-        ``boxes``: the distances of its boxes' sides in pixels, (N, cells, 4), times the cell's greatest score.
-    """
-    if spec.decode is None:
-        return {"scores": softmax(outputs["logits"].reshape(-1, len(spec.labels)).astype(np.float32))}
-    bins, scores, boxes = np.arange(spec.decode.bins, dtype=np.float32), [], []
-    for stride in spec.decode.strides:
-        logits, sides = outputs[f"cls{stride}"], outputs[f"box{stride}"]
-        score = sigmoid(logits.reshape(len(logits), -1, len(spec.labels)).astype(np.float32))
-        shares = softmax(sides.reshape(-1, len(bins)).astype(np.float32))
-        distances = (shares @ bins * stride).reshape(*score.shape[:2], 4)
-        scores.append(score)
-        boxes.append(distances * score.max(2, keepdims=True))
-    return {"scores": np.concatenate(scores, 1), "boxes": np.concatenate(boxes, 1)}
-
-
-def float_of(recipe: Recipe) -> Recipe:
-    """The recipe that leaves everything in float, with the same gate."""
-    return Recipe(name="fp32", precision="fp32", calibration_items=0, gate=recipe.gate)
-
-
-def evenly(calibration: Sequence[Array], count: int = ITEMS) -> list[Array]:
-    """``count`` of the tensors, evenly spaced; all if there are fewer."""
-    chosen = np.linspace(0, len(calibration) - 1, min(count, len(calibration))).astype(int)
-    return [calibration[i] for i in chosen]
+    return best[1], best[2]
 
 
 def shown(found: Sequence[BlockNoise], count: int = 3) -> str:
@@ -197,17 +147,9 @@ def shown(found: Sequence[BlockNoise], count: int = 3) -> str:
     return ", ".join(f"{row.block} ({row.snr_db:.1f} dB)" for row in found[:count])
 
 
-def _answers(
-    model: FloatModel,
-    target: Target,
-    runner: Target,
-    recipe: Recipe,
-    calibration: Sequence[Array],
-    frames: Sequence[Array],
-) -> Tensors:
-    """What the network by a recipe answers to frames."""
-    artifact = target.compile(model, recipe=recipe, calibration=calibration)
-    session = runner.load(artifact, model.spec, options=LoadOptions())
+def _outputs(bench: Workbench, target: Target, artifact: Artifact, frames: Sequence[Tensors]) -> Tensors:
+    """What a compiled network answers to frames, each output (frames, ...)."""
+    session = bench.load(target, artifact)
     try:
         return outputs_of(session, frames)
     finally:
@@ -225,12 +167,7 @@ def _noise(truth: Array, answer: Array) -> float:
 
 
 def _facts(
-    model: FloatModel,
-    target: Target,
-    runner: Target,
-    recipe: Recipe,
-    calibration: Sequence[Array],
-    names: Sequence[str],
+    bench: Workbench, target: Target, recipe: Recipe, frames: Sequence[Tensors], names: Sequence[str]
 ) -> dict[str, str]:
     """All that a measurement depends on."""
     from importlib.metadata import PackageNotFoundError, version
@@ -244,14 +181,16 @@ def _facts(
     def digest(data: bytes) -> str:
         return hashlib.sha256(data).hexdigest()
 
-    files: list[Path] = [path for path in (model.onnx, model.tflite) if path is not None]
+    files: list[Path] = [p for p in (bench.model.onnx, bench.model.tflite) if p is not None]
     tools = ("onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer", "face-edge-sdk")
     return {
-        "what": "sensitivity 3",
+        "what": "sensitivity 4",
         "network": " ".join(digest(path.read_bytes()) for path in files),
-        "target": f"{target.name} {runner.name}",
+        "target": f"{target.name} {runner_of(target).name}",
         "recipe": f"{recipe.granularity} {recipe.method} {recipe.symmetric}",
-        "pictures": digest(b"".join(hashlib.sha256(p.tobytes()).digest() for p in calibration)),
+        "pictures": digest(
+            b"".join(hashlib.sha256(f[n].tobytes()).digest() for f in frames for n in sorted(f))
+        ),
         "blocks": " ".join(names),
         "tools": " ".join(f"{tool} {installed(tool)}" for tool in tools),
     }

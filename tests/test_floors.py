@@ -1,0 +1,67 @@
+"""Imports go down only, which import-linter holds; this holds the same for names in strings: children and lazy imports."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {
+    "edge_sdk": 1,
+    "edge_quantize": 2,
+    "edge_targets": 3,
+    "edge_benchmarks": 4,
+    "peers": 5,
+    "edge_training": 5,
+}
+FOLDERS = {
+    "edge_sdk": "edge_sdk",
+    "edge_quantize": "quantize/edge_quantize",
+    "edge_targets": "targets/edge_targets",
+    "edge_benchmarks": "benchmarks/edge_benchmarks",
+    "peers": "benchmarks/peers",
+    "edge_training": "training/edge_training",
+}
+SANCTIONED = {
+    ("edge_sdk/target.py", "edge_targets"): "an engine, found by listing the folder",
+    ("edge_sdk/profile.py", "edge_targets"): "the boards' TOML files lie beside the engines",
+    ("edge_sdk/cli.py", "edge_quantize.cli"): "verbs of the floors above",
+    ("edge_sdk/cli.py", "edge_targets.cli"): "verbs of the floors above",
+    ("edge_sdk/cli.py", "edge_benchmarks.cli"): "verbs of the floors above",
+    ("edge_sdk/host.py", "edge_quantize.build"): "edge_sdk.build",
+    ("edge_sdk/host.py", "edge_benchmarks.scenarios"): "edge_sdk.bench",
+}
+"""File and name to why a floor may name a higher one."""
+_NAME = re.compile(
+    r"(edge_sdk|edge_quantize|edge_targets|edge_benchmarks|edge_training|peers)(\.[a-z_0-9.]+)?"
+)
+
+
+def names_above(package):
+    """(file, name) of every string in a package that names a module of a higher floor, docstrings left out."""
+    found = set()
+    for path in sorted((ROOT / FOLDERS[package]).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documents = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body
+            if isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+                match = _NAME.fullmatch(node.value)
+                if match and FLOORS[match[1]] > FLOORS[package]:
+                    found.add((path.relative_to(ROOT).as_posix(), node.value))
+    return found
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_no_floor_names_a_higher_one_but_where_it_is_sanctioned(package):
+    assert names_above(package) <= set(SANCTIONED)
+
+
+def test_what_is_sanctioned_is_used():
+    used = set().union(*(names_above(package) for package in FOLDERS))
+    assert used == set(SANCTIONED)
