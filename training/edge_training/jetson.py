@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge_targets.check import check
+from edge_targets.tensorrt.check import check
 
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
