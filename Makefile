@@ -6,11 +6,12 @@ DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo proof jetson wheel clean
+.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo int8-report jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
 	@echo "make test          the test suite"
+	@echo "make docs          the site of these documents, in site/ (no network once its tools are installed)"
 	@echo "make check         formatting, lint, types, import contracts, oldest Python"
 	@echo "make bench-ratios  engines against each other by processor time, held against benchmarks/baselines"
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
@@ -23,7 +24,7 @@ help:
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make qat-fer-gmenet DATA=...      fine-tune for int8 (minutes), for recipe int8-qat"
 	@echo "make train-fer-yolo11n DATA=...   train, resumable (hours); make zoo DATA=... rebuilds the shipped bundles"
-	@echo "make proof DATA=...               what int8 costs each model on each engine, with paired bounds (half an hour)"
+	@echo "make int8-report DATA=...         what int8 costs each model on each engine, with paired bounds (half an hour)"
 
 $(DEMO)/done: pyproject.toml
 	@echo "creating $(DEMO) (no torch; about 60 s)"
@@ -53,6 +54,18 @@ check: $(DEV)/done
 	@$(DEV)/bin/mypy
 	@$(DEV)/bin/lint-imports
 	@$(DEV)/bin/vermin --quiet --no-tips --target=3.10- --violations --exclude tomllib edge_sdk targets benchmarks quantize
+
+DOCS := .venv-docs
+
+$(DOCS)/done: pyproject.toml
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python $(PIP) install -e '.[opencv,docs]'
+	@touch $@
+
+# Links, anchors, pages without a place in the navigation and docstrings that cannot be shown fail it.
+.PHONY: docs
+docs: $(DOCS)/done
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 
 .PHONY: bench-ratios
 bench-ratios: $(DEV)/done
@@ -113,8 +126,8 @@ qat-fer-gmenet: qat-%: $(DEV)/done
 zoo: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.release --data $(DATA) --work runs/release
 
-proof: $(DEV)/done
-	@$(DEV)/bin/python -m edge_training.proof --data $(DATA) --work runs/release
+int8-report: $(DEV)/done
+	@$(DEV)/bin/python -m edge_training.int8_report --data $(DATA) --work runs/release
 
 jetson: $(DEV)/done
 	@$(DEV)/bin/python -m edge_training.jetson --data $(DATA) --work runs/jetson
@@ -127,4 +140,4 @@ crosscheck: $(DEV)/done
 	@$(DEV)/bin/python -m edge_benchmarks.crosscheck
 
 clean:
-	rm -rf $(DEMO) $(DEV) $(OUTSIDE) dist demo-output
+	rm -rf $(DEMO) $(DEV) $(OUTSIDE) $(DOCS) dist site demo-output

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact
 from edge_sdk.tensors import Array, Tensors
 
-SCHEMA = 1
+SCHEMA: Final = 1
 SUFFIX = ".edge"
 MAX_BYTES = 512 * 2**20
 MAX_FILES = 64
@@ -126,7 +126,7 @@ class GoldenSpec:
 class Manifest:
     """Everything a reader may know of a bundle before it touches the artifact."""
 
-    schema: int
+    schema: Literal[1]
     producer: str
     spec: ModelSpec
     recipe: Recipe

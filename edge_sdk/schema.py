@@ -55,6 +55,79 @@ def from_plain(cls: type[T], value: object, where: str) -> T:
     return built
 
 
+def json_schema(cls: type[Any]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what ``from_plain`` reads for a dataclass.
+
+    The reader refuses more: numbers with a fraction of zero where an integer stands, characters that do not print, and
+    values that contradict each other (a dataclass's ``__post_init__``).
+
+    Args:
+        cls: a dataclass with the kinds of fields that ``from_plain`` reads.
+
+    Returns:
+        JSON values; dataclasses below ``cls`` stand in ``$defs`` by their names.
+    """
+    definitions: dict[str, Any] = {"text": _TEXT}
+    schema = _object_schema(cls, definitions)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions}
+
+
+_TEXT = {
+    "description": "printable text on one line",
+    "type": "string",
+    "not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]"},
+}
+
+
+def _object_schema(cls: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in dataclasses.fields(cls):
+        properties[field.name] = _value_schema(hints[field.name], definitions)
+        if field.default is not dataclasses.MISSING:
+            properties[field.name] = {**properties[field.name], "default": to_plain(field.default)}
+        elif field.default_factory is dataclasses.MISSING:
+            required.append(field.name)
+    said = (cls.__doc__ or "").strip().splitlines()[:1]
+    return {
+        **({"description": said[0]} if said else {}),
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _value_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        name = getattr(kind, "__name__", str(kind))
+        if name not in definitions:
+            definitions[name] = {}  # one that holds itself finds its name here
+            definitions[name] = _object_schema(kind, definitions)
+        return {"$ref": f"#/$defs/{name}"}
+    if origin in (types.UnionType, typing.Union):
+        return {"anyOf": [_value_schema(a, definitions) for a in arguments]}
+    if origin is typing.Literal:
+        return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": _value_schema(arguments[0], definitions)}
+    if origin is not None and issubclass(origin, Mapping):
+        names = {"$ref": "#/$defs/text"}
+        return {
+            "type": "object",
+            "propertyNames": names,
+            "additionalProperties": _value_schema(arguments[1], definitions),
+        }
+    if kind is str:
+        return {"$ref": "#/$defs/text"}
+    return {"type": _JSON_TYPES[kind]}
+
+
+_JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file: a recipe or a profile.
 
@@ -88,7 +161,8 @@ def _build(kind: Any, value: object, where: str) -> Any:
             return None
         return _build(next(a for a in arguments if a is not type(None)), value, where)
     if origin is typing.Literal:
-        if value not in arguments or isinstance(value, bool):
+        # 1.0 and True equal 1 to Python, but are no 1 to a reader of the manifest.
+        if not any(type(value) is type(argument) and value == argument for argument in arguments):
             _refuse(where, "one of " + ", ".join(map(repr, arguments)), value)
         return value
     if origin is tuple:

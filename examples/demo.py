@@ -27,9 +27,9 @@ from edge_benchmarks import scenarios
 from edge_benchmarks.report import Run
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
-from edge_sdk.cli import annotate
-from edge_sdk.target import FloatModel, LoadOptions
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.draw import annotate
+from edge_sdk.target import LoadOptions, SourceModel
+from edge_sdk.tasks import task_of
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "demo-output"
@@ -122,8 +122,8 @@ def build(target: str, precision: str, work: Path, path: Path) -> edge.Bundle:
 def label_by_float(evaluation: Path) -> int:
     """Write what the float network sees as labels; returns how many faces."""
     spec = zoo.spec(MODEL)
-    task, target = DetectionTask(spec), edge.find_target("onnxruntime")
-    artifact = target.compile(FloatModel(spec, FLOAT), recipe=read_recipe("fp32"), calibration=())
+    task, target = task_of(spec), edge.find_target("onnxruntime")
+    artifact = target.compile(SourceModel(spec, FLOAT), recipe=read_recipe("fp32"))
     session = target.load(artifact, spec, options=LoadOptions())
     labels = evaluation / "labels"
     labels.mkdir()
@@ -131,8 +131,7 @@ def label_by_float(evaluation: Path) -> int:
     for path in sorted((evaluation / "images").iterdir()):
         image = edge.read_image(path)
         height, width = image.shape[:2]
-        pixels, transform = task.preprocess(image)
-        found = task.postprocess(session.infer(pixels), transform)
+        found = task.run(session, image)
         lines = []
         for box, class_id in zip(found.boxes, found.class_ids, strict=True):
             x1, y1, x2, y2 = box / (width, height, width, height)

@@ -33,7 +33,9 @@ SANCTIONED = {
     ("edge_sdk/host.py", "edge_benchmarks.scenarios"): "edge_sdk.bench",
 }
 """File and name to why a floor may name a higher one."""
-_NAME = re.compile(r"(edge_sdk|edge_quantize|edge_targets|edge_benchmarks|edge_training|peers)(\.[a-z_0-9.]+)?")
+_NAME = re.compile(
+    r"(edge_sdk|edge_quantize|edge_targets|edge_benchmarks|edge_training|peers)(\.[a-z_0-9.]+)?"
+)
 
 
 def names_above(package):

@@ -39,7 +39,9 @@ def test_a_device_gets_the_four_floors_and_no_training_code(names):
 @pytest.mark.slow
 def test_what_is_found_by_its_folder_is_in_the_wheel(names):
     for engine in ("onnxruntime", "openvino", "tflite", "tensorrt"):
-        assert {f"edge_targets/{engine}/{part}.py" for part in ("__init__", "session", "compile")} <= set(names)
+        assert {f"edge_targets/{engine}/{part}.py" for part in ("__init__", "session", "compile")} <= set(
+            names
+        )
     for task in ("detection", "classification", "liveness"):
         assert f"edge_sdk/tasks/{task}.py" in names
         assert f"edge_quantize/metrics/{task}.py" in names

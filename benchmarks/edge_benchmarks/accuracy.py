@@ -1,4 +1,4 @@
-"""How good the measured bundle is: what its gate found when it was built, or measured now from the same bytes."""
+"""Accuracy of the measured bundle: as its gate found it when it was built, or measured now from the same bytes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Accuracy:
     """Measure on labelled pictures, by the same code as ``edge-sdk evaluate`` and the gate.
+
+    Args:
+        bundle: ``.edge`` file or zoo name.
+        data: folder of labelled pictures.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
+        progress: called with the number of pictures done and their total.
 
     Raises:
         InputError: the data are in no known layout.

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_benchmarks import command, compare, page, report, scenarios, suite, sweep, text
+from edge_benchmarks import compare, module_cli, render_html, render_text, report, scenarios, suite, sweep
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
 from edge_sdk.bundle import Bundle
+from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.errors import InputError
-from edge_sdk.terminal import Verb, bundle_path, print_json, progress
+from edge_sdk.files import write_atomically
+from edge_sdk.selection import bundle_path
 
 
 def register(verb: Verb) -> None:
@@ -115,25 +117,25 @@ def _bench(args: argparse.Namespace) -> int:
         runs, failures, code = suite.run(planned, repeat=repeat, progress=stage, keep=keep, failures=missing)
     keep(runs, failures)
     if args.html is not None:
-        report.write_text(args.html, page.page(runs, failures, title=_title(args)))
+        write_atomically(args.html, render_html.page(runs, failures, title=_title(args)))
     if args.markdown is not None:
-        report.write_text(args.markdown, text.markdown(runs, failures))
+        write_atomically(args.markdown, render_text.markdown(runs, failures))
     if args.json:
         print_json([run.to_dict() for run in runs])
     else:
-        print(text.table(runs, failures))
+        print(render_text.table(runs, failures))
     return code
 
 
 def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Cell], list[Failure], int]:
-    """What to measure, what of it cannot be, and how often."""
+    """The measurements to make, those that cannot be made here, and how many times each is repeated."""
     if args.suite is not None:
         if args.bundle:
             raise InputError("a suite names its own bundles", remedy="leave BUNDLE or --suite out")
         asked = suite.read_suite(args.suite)
         planned, missing = suite.cells(asked, args.suite.parent, options)
         return planned, missing, args.repeat if args.repeat != 1 else asked.repeat
-    scenario = scenarios.described(
+    scenario = scenarios.named_scenario(
         args.scenario,
         duration_s=args.duration,
         fps=args.fps,
@@ -143,7 +145,7 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
         page_cache=args.page_cache,
     )
     scenarios.check(scenario, options)
-    bundles = args.bundle or [command.DEFAULT_MODEL]
+    bundles = args.bundle or [module_cli.DEFAULT_MODEL]
     for bundle in bundles:
         # A wrong name at the end of a list should not wait for what stands before it.
         Bundle.open(bundle_path(bundle))
@@ -151,7 +153,8 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
 
 
 def _title(args: argparse.Namespace) -> str:
-    return f"Benchmark: {args.suite.stem if args.suite is not None else ', '.join(args.bundle) or command.DEFAULT_MODEL}"
+    measured = ", ".join(args.bundle) or module_cli.DEFAULT_MODEL
+    return f"Benchmark: {args.suite.stem if args.suite is not None else measured}"
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -1,15 +1,16 @@
-"""How long a user waits for the first answer: fresh processes, one after the other.
+"""Cold start: how long a user waits for the first answer, measured in fresh processes one after the other.
 
-total     wall time from starting Python to the first frame's answer, seen from outside the process.
+total     wall time from starting Python to the first frame's answer: begun outside the process, ended inside, on one
+          clock that all processes of a system share.
 import    ``import edge_sdk`` and all it needs, OpenCV not included: that comes with the first load.
 verify    reading and hashing the bundle.
 load      the engine's import, and compiling or reading the network.
 golden    running the golden vectors.
 first     the first frame, 640x480, drawn.
 
-What is left of the total is Python's own start, the reading of the frame and the pipe. One process runs before those
-that count: with the page cache kept, files come from memory, as they do unless the machine has just booted; and it
-fills an engine cache of this run's own, as the first start on a device does.
+What is left of the total is Python's own start and the reading of the frame. One process runs before those that count:
+with the page cache kept, files come from memory, as they do unless the machine has just booted; and it fills an engine
+cache of this run's own, as the first start on a device does. The program is ``edge_benchmarks.children.cold_start``.
 """
 
 from __future__ import annotations
@@ -19,46 +20,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_benchmarks import command
-from edge_benchmarks.subject import Item, write_item
+from edge_benchmarks import child_process
+from edge_benchmarks.system_under_test import Item, write_item
 from edge_sdk.errors import SourceUnavailable
+from edge_sdk.timing import now_ns
 
 PHASES = ("import", "verify", "load", "golden", "first")
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
-_CHILD = """
-import json, os, sys, time
-clock = time.perf_counter_ns
-os.environ["EDGE_SDK_ENGINE_CACHE"] = sys.argv[4]
-t0 = clock()
-import edge_sdk
-t1 = clock()
-import edge_sdk.model as loading
-spent = {"verify": 0, "golden": 0}
-def timed(name, work):
-    def call(*args, **named):
-        begin = clock()
-        try:
-            return work(*args, **named)
-        finally:
-            spent[name] += clock() - begin
-    return call
-loading.Bundle.open = timed("verify", loading.Bundle.open)
-loading.check_golden = timed("golden", loading.check_golden)
-t2 = clock()
-model = edge_sdk.load(sys.argv[1], threads=int(sys.argv[3]) or None, device=sys.argv[5] or None)
-t3 = clock()
-import numpy
-given = numpy.load(sys.argv[2])
-boxes = given["boxes"] if "boxes" in given else None
-image = given["image"]
-t4 = clock()
-faces = model(image, boxes=boxes)
-t5 = clock()
-load = t3 - t2 - spent["verify"] - spent["golden"]
-print()
-print(json.dumps({"import": t1 - t0, **spent, "load": load, "first": t5 - t4, "faces": len(faces)}), flush=True)
-"""
+TIMEOUT_S = 1800.0
+"""Of one process: a first start may compile for minutes."""
 
 
 def measure(
@@ -73,18 +44,18 @@ def measure(
     goes_on: Callable[[], bool],
     add: Callable[[dict[str, int]], None],
 ) -> None:
-    """Start processes until there are enough, or nobody wants more.
+    """Start fresh processes one after the other, until there are enough or ``goes_on`` says no.
 
     Args:
-        bundle: file or zoo name.
-        item: that each looks at first.
-        processes: that count.
-        threads: of the engine.
-        device: where it must run; None takes the usual one.
-        page_cache: ``kept``, or ``dropped`` before each.
-        engine_cache: whether a process finds what the first one compiled.
-        goes_on: asked before each.
-        add: given each one's nanoseconds by phase and ``total``, and its ``faces``.
+        bundle: ``.edge`` file or zoo name.
+        item: what each process answers first.
+        processes: number of processes that are measured; one more runs before them.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
+        page_cache: ``kept``, or ``dropped`` before each process.
+        engine_cache: whether the processes share a cache of compiled engines, which the first one fills.
+        goes_on: asked before each process; False ends the measurement.
+        add: called with the result of each process: nanoseconds by phase and ``total``, and ``faces``, a count.
 
     Raises:
         SourceUnavailable: the page cache cannot be dropped here.
@@ -99,9 +70,17 @@ def measure(
                 return
             if page_cache == "dropped":
                 drop_page_cache()
-            answer, total = command.ask_fresh_process(
-                _CHILD, str(bundle), str(frame), str(threads), cache, device or ""
+            begin = now_ns()
+            answer = child_process.json_of(
+                "cold_start",
+                str(bundle),
+                str(frame),
+                str(threads),
+                cache,
+                device or "",
+                timeout_s=TIMEOUT_S,
             )
+            total = answer.pop("answered_at") - begin
             if turn >= 0:
                 add({**answer, "total": total})
 

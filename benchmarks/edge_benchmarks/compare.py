@@ -1,8 +1,8 @@
 """Two runs side by side: how much changed, how sure that is, and whether it is a regression.
 
-Only like is compared with like: another machine, engine or picture set explains any difference, so such runs are
-refused unless the caller names the field that may differ. The change of a latency is the ratio of two percentiles, with
-an interval and a p-value by block bootstrap; Holm's correction keeps the chance of one false alarm among all at 5 %.
+Another machine, engine or set of pictures would explain any difference, so runs that differ in one are refused unless
+the caller names the field that may differ. The change of a latency is the ratio of two percentiles, with an interval and
+a p-value by block bootstrap; Holm's correction keeps the chance of one false alarm among all at 5 %.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edge_benchmarks import stats
+from edge_benchmarks.render_text import COLUMNS, Kind, kind
 from edge_benchmarks.report import AT, END_TO_END, Run
-from edge_benchmarks.text import COLUMNS, Kind, kind
 from edge_sdk.errors import InputError
 
 ALIASES = {"e2e": END_TO_END, "pre": "preprocess", "post": "postprocess"}
@@ -25,7 +25,7 @@ ALPHA = 0.05
 DRAWS = 4000
 DEFAULT_RULES = ("e2e.p50>+5%", "e2e.p99>+5%")
 FAMILY = ("e2e.p50", "e2e.p90", "e2e.p99", "infer.p50", "throughput")
-"""What is tested whether or not a rule asks for it."""
+"""Metrics that are compared even where no rule names them."""
 
 GRAMMAR = "METRIC>+N% (grew by more) or METRIC<-N% (fell by more), such as e2e.p99>+5%"
 METRICS = (
@@ -92,13 +92,13 @@ class Change:
 
     @property
     def sure(self) -> bool:
-        """It is no accident: p below 5 %, or a figure that is not sampled."""
+        """Whether the change is significant: p below 5 %, or a figure that has no samples."""
         return self.p is None or self.p < ALPHA
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Runs of one kind on both sides.
+    """The runs of one kind on both sides, and how their metrics differ.
 
     Attributes:
         title: what they measured.
@@ -121,7 +121,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The result of :func:`compare`.
 
     Attributes:
         pairs: compared.
@@ -176,11 +176,11 @@ def compare(
     """Compare all runs of one kind that are on both sides.
 
     Args:
-        base: what is held to be good.
-        run: what is judged.
-        rules: what counts as a regression.
-        across: names of fields that may differ.
-        draws: resamples of each side; p cannot be told below two of so many.
+        base: runs to compare with.
+        run: runs that are judged.
+        rules: which changes count as a regression.
+        across: names of fields of the environment that may differ.
+        draws: number of resamples of each side; no p-value below ``2 / draws`` can be told.
 
     Raises:
         InputError: nothing in common, unlike environments, or an unknown field in ``across``.
@@ -270,12 +270,12 @@ def _kinds(runs: Sequence[Run]) -> dict[Kind, list[Run]]:
 
 
 def _like(key: Kind) -> tuple[str, str]:
-    """What must be equal even of two different bundles: scenario and size of the pictures."""
+    """What two different bundles must share to be compared: scenario and size of the pictures."""
     return key.scenario, key.size
 
 
 def _check_alike(title: str, base: Sequence[Run], run: Sequence[Run], across: Sequence[str]) -> list[str]:
-    """Refuse unlike environments; give the differences that the caller accepts."""
+    """Return the differences between the environments that the caller accepts; raise InputError for any other."""
     unlike: list[str] = []
     accepted: list[str] = []
     for name, value in _FIELDS.items():
@@ -376,7 +376,7 @@ def _over_runs(drawn: Sequence[stats.Floats], seed: int) -> stats.Floats:
 
 
 def _throughput_change(base: Sequence[Run], run: Sequence[Run], draws: int) -> Change | None:
-    """Decisions a second; sampled by whole seconds if every run has ten."""
+    """Change of the decisions per second; resampled by whole seconds where every run has at least ten."""
     if any(r.throughput is None for r in (*base, *run)):
         return None
     values = [[r.throughput.per_s for r in runs if r.throughput is not None] for runs in (base, run)]
@@ -417,7 +417,7 @@ def _sampled(metric: str, a: float, b: float, drawn_a: stats.Floats, drawn_b: st
 
 
 def _plain(metric: str) -> Callable[[Run], float | None] | None:
-    """How a metric without samples is read from a run; None for all others."""
+    """The function that reads a metric without samples from a run; None for metrics that have samples."""
     group, _, name = metric.partition(".")
     if group == "accuracy":
 

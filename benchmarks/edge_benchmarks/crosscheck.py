@@ -1,14 +1,15 @@
 """Our inference stage beside figures of tools that others wrote, on the same artifact, with the same threads, in turns.
 
 loadgen         MLPerf LoadGen (pip install 'face-edge-sdk[loadgen]') with our session as the system under test:
-                SingleStream (its 50th percentile) and Offline (its samples per second, as milliseconds a sample).
+                SingleStream (its 50th percentile) and Offline (its samples per second, as milliseconds per sample).
 benchmark_app   OpenVINO's own, from the openvino wheel, on the bundle's IR: synchronous, one stream, float32 hint.
 litert          LiteRT's own benchmark, from the ai-edge-litert wheel, on the bundle's .tflite, through CompiledModel.
 
-LoadGen calls our session, so both clocks see the same inferences. The other tools load the artifact themselves: a round
-is a turn of ours and one of each, the order changing, and the figures of one round are compared. What is printed is the
-median of the rounds' ratios with their range; within 5 % of 1 they agree. onnxruntime_perf_test comes
-with no wheel on PyPI and no package of Debian: who has built it from source runs it on the artifact by hand.
+LoadGen calls our session, so both clocks see the same inferences. The other tools load the artifact themselves: in each
+round our session and every tool run once, in an order that changes, and figures of the same round are compared. The
+median of the rounds' ratios is printed with its range; a median within 5 % of 1 counts as agreement.
+onnxruntime_perf_test comes with no wheel on PyPI and no package of Debian: run it on the artifact by hand if you have
+built it from source.
 
 Exit code 1 if a tool that ran does not agree.
 """
@@ -19,7 +20,6 @@ import argparse
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +27,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_benchmarks import command
-from edge_benchmarks.frames import frame_set
+from edge_benchmarks import module_cli
+from edge_benchmarks.child_process import call_main
+from edge_benchmarks.system_under_test import network_inputs
+from edge_sdk.adapter import thread_count
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InferFailed, MissingDependency
 from edge_sdk.model import load
 from edge_sdk.target import LoadOptions, Session
-from edge_sdk.tensors import Array
+from edge_sdk.tensors import Tensors
 from edge_sdk.timing import now_ns
-from edge_targets.threads import thread_count
 
 AGREEMENT = 0.05
 INPUTS = 16
@@ -45,31 +46,31 @@ EXPECTED_LATENCY_NS = 15_000
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is measured.
+class SessionUnderTest:
+    """Our session, and what the tools need to run the same network.
 
     Attributes:
-        session: ours, loaded.
-        inputs: its input tensors, cycled.
+        session: our loaded session.
+        inputs: inputs by name that it is given in turn.
         files: folder with the bundle's artifact, for tools that read files.
-        threads: of the engine.
+        threads: number of threads of the engine.
     """
 
     session: Session
-    inputs: Sequence[Array]
+    inputs: Sequence[Tensors]
     files: Path
     threads: int
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a turn gave, milliseconds an inference."""
+    """Milliseconds per inference of one turn."""
 
     median_ms: float
     mean_ms: float
 
 
-Measure = Callable[[Subject, float, float], tuple[float, Figure | None]]
+Measure = Callable[[SessionUnderTest, float, float], tuple[float, Figure | None]]
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,11 @@ class Tool:
         name: for the table.
         targets: whose artifacts it runs; empty for all, because it calls our session.
         requires: module that must be importable, and the command that installs it.
-        measure: one turn of about so many seconds of inferences that take about so many milliseconds; gives its
-            milliseconds an inference, and ours of the same inferences if it called our session.
-        of: figure of ours that it is held against: ``median`` or ``mean``.
-        difference: what it counts otherwise than we do.
+        measure: runs one turn, given what to measure, about how many seconds to take, and about how many milliseconds
+            an inference takes; returns the tool's milliseconds per inference and, if it called our session, our own
+            figure for the same inferences.
+        of: which of our figures it is compared with: ``median`` or ``mean``.
+        difference: what it counts differently from us.
     """
 
     name: str
@@ -96,7 +98,7 @@ class Tool:
 
 @dataclass
 class Row:
-    """A tool beside our own stage, over all rounds."""
+    """One tool's figures and ours, round by round."""
 
     tool: Tool
     theirs_ms: list[float] = field(default_factory=list)
@@ -129,13 +131,13 @@ class Row:
 
 
 def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> dict[str, Any]:
-    """All tools that know the bundle's engine beside our session.
+    """Compare our session with every tool that runs the bundle's engine.
 
     Args:
-        path: of the bundle.
-        rounds: turns of each.
-        seconds: of a turn.
-        threads: of the engine, everywhere; None as :func:`edge_sdk.load` would.
+        path: the bundle file.
+        rounds: number of turns of each tool.
+        seconds: length of a turn.
+        threads: number of threads of the engine, for all tools; None takes what :func:`edge_sdk.load` takes.
 
     Raises:
         EdgeError: what loading raises; a tool that fails is a row that says so.
@@ -145,17 +147,19 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
     with load(path, threads=threads) as model, tempfile.TemporaryDirectory() as name:
         for file, content in bundle.artifact.files.items():
             (Path(name) / file).write_bytes(content)
-        inputs = [model.task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
-        subject = Subject(model.session, inputs, Path(name), thread_count(LoadOptions(threads=threads)))
+        inputs = network_inputs(model.task, INPUTS)
+        subject = SessionUnderTest(
+            model.session, inputs, Path(name), thread_count(LoadOptions(threads=threads))
+        )
         rows = [
             Row(tool, missing=_missing(tool)) for tool in TOOLS if not tool.targets or target in tool.targets
         ]
         take_turns(subject, rows, rounds=rounds, seconds=seconds)
-    return {**command.label(path), "threads": subject.threads, "rows": [row.to_dict() for row in rows]}
+    return {**module_cli.label(path), "threads": subject.threads, "rows": [row.to_dict() for row in rows]}
 
 
-def take_turns(subject: Subject, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
-    """Ours and every tool that can run, once a round; another one begins each time."""
+def take_turns(subject: SessionUnderTest, rows: Sequence[Row], *, rounds: int, seconds: float) -> None:
+    """Run our session and every tool that can run once per round; each round begins with another one."""
     closed_loop(subject, min(1.0, seconds))
     for turn in range(rounds):
         running = [row for row in rows if row.missing is None]
@@ -182,17 +186,17 @@ def take_turns(subject: Subject, rows: Sequence[Row], *, rounds: int, seconds: f
                 row.ours_ms.append(beside.median_ms if row.tool.of == "median" else beside.mean_ms)
 
 
-def closed_loop(subject: Subject, seconds: float) -> Figure:
-    """Our inference stage: one after another for so long, after a few that do not count."""
+def closed_loop(subject: SessionUnderTest, seconds: float) -> Figure:
+    """Time our session's inferences one after another for ``seconds``, after a few that are not counted."""
     infer, inputs = subject.session.infer, subject.inputs
     for turn in range(WARM_UP):
         infer(inputs[turn % len(inputs)])
     taken: list[int] = []
     end = now_ns() + int(seconds * 1e9)
     while not taken or now_ns() < end:
-        pixels = inputs[len(taken) % len(inputs)]
+        given = inputs[len(taken) % len(inputs)]
         before = now_ns()
-        infer(pixels)
+        infer(given)
         taken.append(now_ns() - before)
     return Figure(statistics.median(taken) / 1e6, statistics.fmean(taken) / 1e6)
 
@@ -200,7 +204,7 @@ def closed_loop(subject: Subject, seconds: float) -> Figure:
 def _loadgen(scenario: str, key: str) -> Measure:
     """A turn of LoadGen in a scenario, and the key of its detailed log that holds the result."""
 
-    def measure(subject: Subject, seconds: float, about_ms: float) -> tuple[float, Figure]:
+    def measure(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, Figure]:
         import mlperf_loadgen as loadgen
 
         infer, inputs = subject.session.infer, subject.inputs
@@ -253,18 +257,18 @@ def loadgen_results(log: str) -> dict[str, Any]:
     return found
 
 
-def _benchmark_app(subject: Subject, seconds: float, about_ms: float) -> tuple[float, None]:
+def _benchmark_app(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, None]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["-m", str(subject.files / "model.xml"), "-d", "CPU", "-api", "sync", "-hint", "none"]
         arguments += ["-nstreams", "1", "-nthreads", str(subject.threads), "-infer_precision", "CPU:f32"]
         arguments += ["-t", str(max(1, round(seconds))), "-report_type", "no_counters"]
         arguments += ["-report_folder", folder, "-json_stats"]
-        _run("openvino.tools.benchmark.main", "main()", arguments, seconds)
+        call_main("openvino.tools.benchmark.main", arguments, timeout_s=_limit_s(seconds))
         report = json.loads((Path(folder) / "benchmark_report.json").read_text())
     return float(report["execution_results"]["latency (ms)"]), None
 
 
-def _litert(subject: Subject, seconds: float, about_ms: float) -> tuple[float, None]:
+def _litert(subject: SessionUnderTest, seconds: float, about_ms: float) -> tuple[float, None]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         arguments = ["--model", str(subject.files / "model.tflite"), "--num_threads", str(subject.threads)]
@@ -275,27 +279,13 @@ def _litert(subject: Subject, seconds: float, about_ms: float) -> tuple[float, N
             str(max(20, int(seconds * 1000 / about_ms))),
         ]
         arguments += ["--result_json", str(file)]
-        _run("ai_edge_litert.tools.benchmark_litert_model", "main()", arguments, seconds)
+        call_main("ai_edge_litert.tools.benchmark_litert_model", arguments, timeout_s=_limit_s(seconds))
         return float(json.loads(file.read_text())["latency"]["median_ms"]), None
 
 
-def _run(module: str, call: str, arguments: Sequence[str], seconds: float) -> None:
-    """Run a tool's module in a fresh process of this environment.
-
-    Raises:
-        InferFailed: it failed, or took a minute longer than it should.
-    """
-    code = f"import sys; from {module} import main; sys.exit({call})"
-    remedy = f"run it by hand: python -m {module} {' '.join(arguments)}"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=2 * seconds + 60
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InferFailed(f"{module} took more than {error.timeout:.0f} s", remedy=remedy) from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        raise InferFailed(f"{module} failed: {said[-1]}", remedy=remedy)
+def _limit_s(seconds: float) -> float:
+    """Seconds after which a tool that was asked to run for ``seconds`` is killed: it loads and warms up as well."""
+    return 2 * seconds + 60
 
 
 LOADGEN = ("mlperf_loadgen", "pip install 'face-edge-sdk[loadgen]'")
@@ -368,20 +358,20 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("crosscheck", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
-    parser.add_argument("--rounds", type=command.positive, default=5, metavar="N", help="default: 5")
+    parser = module_cli.parser("crosscheck", __doc__)
+    module_cli.add_bundles(parser)
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of the engine")
+    parser.add_argument("--rounds", type=module_cli.positive, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--seconds", type=command.positive, default=3, metavar="SEC", help="of a turn (default: 3)"
+        "--seconds", type=module_cli.positive, default=3, metavar="SEC", help="of a turn (default: 3)"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
     results = [
         check(path, rounds=args.rounds, seconds=args.seconds, threads=args.threads)
-        for path in command.expand(args.bundles)
+        for path in module_cli.expand(args.bundles)
     ]
     rows = [row for result in results for row in result["rows"]]
     if not any(row["theirs_ms"] for row in rows):

@@ -1,4 +1,4 @@
-"""Where the machine says what it draws, and what a decision costs of that. Nothing is estimated.
+"""Sources of the machine's power draw, from which the energy per decision is computed. Nothing is estimated.
 
 Sources, one of which is found or named: Jetson's INA3221 monitors through sysfs, the Raspberry Pi 5's power management
 chip, Intel's and AMD's running average power limit (RAPL) counters, and the log of an external meter. They cover
@@ -19,23 +19,23 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_sdk.device import ROOT, Reading
 from edge_sdk.errors import InputError
+from edge_sdk.host_info import ROOT, Reading
 
 POLL_S = 0.1
-"""Between readings of a source that tells power and not energy."""
+"""Seconds between readings of a source that tells power and not energy."""
 
 
 class Source(Protocol):
-    """Tells the joules drawn since some moment, always growing.
+    """Tells the energy drawn since some moment: a value that only grows.
 
     A counter does so by itself; a power monitor is integrated over the times at which it is read.
     """
 
     name: str
     scope: str
-    every_s: float
-    """How often it should be read; a counter needs only its start and its end."""
+    poll_period_s: float
+    """Seconds between two readings; a counter needs only one at the start and one at the end."""
 
     def joules(self, seconds: float) -> float:
         """Energy so far.
@@ -53,7 +53,7 @@ class Rapl:
     """Energy counters of the processor's packages.
 
     Args:
-        folders: powercap zones, one a package.
+        folders: powercap zones, one per processor package.
 
     Raises:
         OSError: they cannot be read; since Linux 5.10 only root may (CVE-2020-8694).
@@ -61,7 +61,7 @@ class Rapl:
 
     name = "RAPL"
     scope = "processor package, without memory, disk and power supply"
-    every_s = 10.0  # often enough to see the counter wrap around
+    poll_period_s = 10.0  # often enough to see the counter wrap around
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
@@ -108,7 +108,7 @@ class Ina3221(_Integrated):
     """
 
     name = "INA3221"
-    every_s = POLL_S
+    poll_period_s = POLL_S
 
     def __init__(self, rails: dict[str, tuple[Path, Path]]) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class PiPmic(_Integrated):
 
     name = "Pi 5 PMIC"
     scope = "rails behind the power management chip, without USB and what hangs on the 5 V input"
-    every_s = 0.5  # each reading starts a process
+    poll_period_s = 0.5  # each reading starts a process
 
     def __init__(self, command: str) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def read_meter(path: Path) -> Meter:
     """Read a meter's CSV: a header, then time (unix seconds, or ISO 8601 with a zone) and watts.
 
     Raises:
-        InputError: it cannot be read, or a line is not such.
+        InputError: the file cannot be read, or a line has another form.
     """
     rows: list[tuple[float, float]] = []
     try:

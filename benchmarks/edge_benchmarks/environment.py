@@ -11,22 +11,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from edge_sdk import device
+from edge_sdk import host_info
 
 TOP = 3
-"""Busiest other processes that are named."""
+"""How many of the busiest other processes are named."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What changes while a benchmark runs.
+class Snapshot:
+    """State of the machine at one moment.
 
     Attributes:
-        load: processes that wanted a core in the last minute.
+        load: mean number of processes that wanted a core in the last minute.
         clock_mhz: of each core; empty where there is no cpufreq.
         temperature_c: by sensor; empty where there is none.
-        available_mb: memory that could still be had.
+        available_mb: memory that could still be had without swapping, megabytes (10**6 bytes).
         busiest: other processes, ``"name 12 %"`` of one core since they started, busiest first.
     """
 
@@ -45,9 +46,9 @@ class Environment:
         machine: architecture.
         board: as its maker calls it.
         cpu: name of the processor.
-        cores: this process may use.
+        cores: number of cores that this process may use.
         affinity: their numbers.
-        memory_mb: of the machine.
+        memory_mb: memory of the machine, megabytes (10**6 bytes).
         os: name and version of the system.
         kernel: release.
         governor: of the processor's clock, all that are set, joined by ``,``.
@@ -61,8 +62,8 @@ class Environment:
         engine_version: of it.
         device: that ran the engine, such as ``"CPU"``.
         threads: of the engine.
-        before: the measurement.
-        after: it.
+        before: state of the machine before the measurement.
+        after: state of the machine after it.
     """
 
     machine: str
@@ -84,52 +85,52 @@ class Environment:
     engine_version: str | None
     device: str
     threads: int
-    before: Moment
-    after: Moment
+    before: Snapshot
+    after: Snapshot
 
 
-def moment(root: Path = device.ROOT) -> Moment:
-    """Look at what changes."""
-    clocks = device.clocks(root).value
+def snapshot(root: Path = host_info.ROOT) -> Snapshot:
+    """Read the state of the machine now."""
+    clocks = host_info.clocks(root).value
     try:
         load: float | None = os.getloadavg()[0]
     except OSError:
         load = None
-    return Moment(
+    return Snapshot(
         load=load,
         clock_mhz=() if clocks is None else clocks.mhz,
-        temperature_c=device.temperatures(root).value or {},
-        available_mb=device.available_mb(root).value,
+        temperature_c=host_info.temperatures(root).value or {},
+        available_mb=host_info.available_mb(root).value,
         busiest=busiest(root),
     )
 
 
 def describe(
-    *, modules: Sequence[str], device_used: str, threads: int, before: Moment, root: Path = device.ROOT
+    *, modules: Sequence[str], device_used: str, threads: int, before: Snapshot, root: Path = host_info.ROOT
 ) -> Environment:
-    """Look around, after a run.
+    """Describe hardware and software after a run.
 
     Args:
-        modules: import names of the engine, any one of which is loaded.
-        device_used: that runs the engine.
-        threads: of the engine.
-        before: the measurement.
-        root: of the file system.
+        modules: import names that the engine may have; the one that is loaded is described.
+        device_used: device that the engine ran on.
+        threads: number of threads of the engine.
+        before: state of the machine before the measurement.
+        root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
     engine = next((m.replace("_", "-") for m in modules if m in sys.modules), None)
-    board, clocks = device.board(root).value, device.clocks(root).value
+    board, clocks = host_info.board(root).value, host_info.clocks(root).value
     return Environment(
         machine=platform.machine(),
         board=None if board is None else board.model,
         cpu=None if board is None else board.cpu,
         cores=cores(),
         affinity=_affinity(),
-        memory_mb=device.memory_mb(root).value,
-        os=device.system(root).value,
+        memory_mb=host_info.memory_mb(root).value,
+        os=host_info.system(root).value,
         kernel=f"{platform.system()} {platform.release()}",
         governor=None if clocks is None else clocks.governor,
         max_mhz=None if clocks is None else clocks.max_mhz,
-        power_mode=device.power_mode(root).value,
+        power_mode=host_info.power_mode(root).value,
         python=platform.python_version(),
         numpy=_version("numpy") or "unknown",
         opencv=getattr(sys.modules.get("cv2"), "__version__", None),
@@ -139,12 +140,36 @@ def describe(
         device=device_used,
         threads=threads,
         before=before,
-        after=moment(root),
+        after=snapshot(root),
     )
 
 
+class CoreSeconds(NamedTuple):
+    """Seconds that all cores have spent since boot.
+
+    Attributes:
+        total: busy and idle.
+        busy: at work, the time that a hypervisor took included.
+    """
+
+    total: float
+    busy: float
+
+
+def core_seconds() -> CoreSeconds | None:
+    """The kernel's own count (``/proc/stat``); None where there is none."""
+    try:
+        ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        per_second = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = ticks
+    busy = user + nice + system + irq + softirq + steal
+    return CoreSeconds((busy + idle + iowait) / per_second, busy / per_second)
+
+
 class Background:
-    """What other processes took of all cores' time between construction and :meth:`share`."""
+    """Measures the share of all cores' time that other processes took since construction."""
 
     def __init__(self) -> None:
         self._start = self._sample()
@@ -161,13 +186,9 @@ class Background:
     @staticmethod
     def _sample() -> tuple[float, float, float] | None:
         """All cores' seconds so far: altogether, busy (the hypervisor's theft included), and ours."""
-        try:
-            ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-            per_second = os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, IndexError):
+        cores = core_seconds()
+        if cores is None:
             return None
-        user, nice, system, idle, iowait, irq, softirq, steal = ticks
-        busy = user + nice + system + irq + softirq + steal
         # Children that ended count as ours: a cold start is made of them.
         own = sum(
             usage.ru_utime + usage.ru_stime
@@ -176,10 +197,10 @@ class Background:
                 resource.getrusage(resource.RUSAGE_CHILDREN),
             )
         )
-        return (busy + idle + iowait) / per_second, busy / per_second, own
+        return cores.total, cores.busy, own
 
 
-def busiest(root: Path = device.ROOT) -> tuple[str, ...]:
+def busiest(root: Path = host_info.ROOT) -> tuple[str, ...]:
     """The other processes that took most of a core since they started, at least 5 % of one."""
     try:
         uptime = float((root / "proc/uptime").read_text().split()[0])

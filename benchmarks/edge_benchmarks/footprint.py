@@ -1,4 +1,4 @@
-"""Bytes that an installation takes: the wheel, and each extra in a fresh virtual environment.
+"""Size of an installation: the wheel, and each extra in a fresh virtual environment.
 
 The wheel is built with ``python -m build`` from the repository's root, or taken with ``--wheel``. For each extra, pip
 installs the wheel with it into an empty environment; what counts is the size of all files in site-packages, without
@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_benchmarks import command
+from edge_benchmarks import child_process, module_cli
 from edge_sdk.errors import InputError
 
 EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host", "train")
+TIMEOUT_S = 3600.0
+"""Of one step: an extra may download gigabytes."""
+
 NOT_OURS = ("pip", "setuptools", "_distutils_hack", "pkg_resources")
 
 
@@ -74,24 +76,22 @@ def _not_ours(name: str) -> bool:
     return name.split("-")[0] in NOT_OURS
 
 
-def _run(arguments: list[str], problem: str) -> None:
-    try:
-        subprocess.run(arguments, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
-        raise InputError(f"{problem}: {lines[-1]}", remedy=f"try it: {' '.join(arguments)}") from error
+def _run(arguments: list[str], what: str) -> None:
+    problem = child_process.run_program(arguments, timeout_s=TIMEOUT_S)
+    if problem is not None:
+        raise InputError(f"{what}: the command {problem}", remedy=f"try it: {' '.join(arguments)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("footprint", __doc__)
+    parser = module_cli.parser("footprint", __doc__)
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="measure this one instead of building it")
     parser.add_argument("--python", default=sys.executable, metavar="EXE", help="interpreter to install for")
     parser.add_argument("--wheel-only", action="store_true", help="install nothing")
     parser.add_argument(
         "extras", nargs="*", default=list(EXTRAS), metavar="EXTRA", help=f"default: {' '.join(EXTRAS)}"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:

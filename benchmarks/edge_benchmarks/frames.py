@@ -1,7 +1,7 @@
 """The pictures a benchmark runs on: drawn here, the same bytes on every machine, or the user's own folder.
 
-Zeros or noise would be wrong: suppression costs what the picture makes it cost. Drawn, not photographed, so that every
-wheel can carry them and they carry nobody's face; how many faces the network really saw on them is part of every report.
+Zeros or noise would be wrong, because the cost of suppression depends on the picture. They are drawn, not photographed,
+so that the wheel contains nobody's face; how many faces the network reported on them is part of every report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FACES_DRAWN = (1, 0, 1, 5)
 
 ORDER_SEED = 1
 PASSES = 16
-"""How many differently shuffled passes over the set there are before they repeat."""
+"""Number of differently shuffled passes over the set before they repeat."""
 
 MAX_OWN = 1000
 """Pictures taken from a user's folder at most: they are all held in memory."""

@@ -1,4 +1,4 @@
-"""How decisions are asked for, and what is written down of each: the loops of ``docs/benchmark-method.md``."""
+"""The loops of ``docs/benchmark-method.md``: when each scenario asks for a decision, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from edge_benchmarks import report, stats
 from edge_benchmarks.monitor import Monitor
 from edge_benchmarks.report import AT, END_TO_END, Scenario, ScenarioKind
-from edge_benchmarks.subject import Item, ModelSubject, NullModel, Subject, Supply
+from edge_benchmarks.system_under_test import Item, ItemStream, ModelUnderTest, NullModel, SystemUnderTest
 from edge_sdk.errors import EdgeError
 from edge_sdk.timing import now_ns
 
@@ -29,18 +29,18 @@ AGREEMENT = 0.03
 WINDOW_FRAMES = 100
 NULL_FRAMES = 300
 MAX_NAP_S = 0.05
-"""Longest sleep while nothing is due: how late a request to stop may be heard."""
+"""Longest sleep in seconds while no frame is due: a request to stop is noticed no later than this."""
 
 INTERRUPTED = "interrupted by the user"
 
 
-class Stop:
-    """A wish to end early: the first Ctrl-C is noted between frames, a second one interrupts at once."""
+class StopRequest:
+    """Ctrl-C during a measurement: the first ends it after the current frame, a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopRequest:
         """Listen."""
         self._ours = threading.current_thread() is threading.main_thread()
         if self._ours:
@@ -58,15 +58,15 @@ class Stop:
 
 
 class Measurement:
-    """The samples of one measurement, and when it is over.
+    """Collects the samples of one measurement and says when it is over.
 
     Args:
-        columns: names of the nanoseconds of a row.
-        duration_s: after which it is over.
-        monitor: looks at the machine between frames.
-        clock: in nanoseconds.
-        progress: called with milliseconds done and of how many, ten times a second at most.
-        stop: a wish to end early.
+        columns: names of the stages of a row, whose values are nanoseconds.
+        duration_s: seconds after which it is over.
+        monitor: reads the machine's state between frames.
+        clock: returns nanoseconds.
+        progress: called with the milliseconds done and their total, at most ten times per second.
+        stop: the user's request to end early.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Measurement:
         monitor: Monitor | None = None,
         clock: Clock = now_ns,
         progress: Progress = lambda done, total: None,
-        stop: Stop | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         self.columns = (AT, "item", "faces", *columns, END_TO_END)
         self.rows: list[tuple[int, ...]] = []
@@ -85,7 +85,7 @@ class Measurement:
         self.incomplete: str | None = None
         self.clock = clock
         self.due = self.dropped = 0
-        self._monitor, self._progress, self._stop = monitor, progress, stop or Stop()
+        self._monitor, self._progress, self._stop = monitor, progress, stop or StopRequest()
         self._duration_ns = int(min(duration_s, 1e9) * 1e9)
         self._shown = -1
         self.start = self.end = clock()
@@ -97,7 +97,7 @@ class Measurement:
         self.start = self.end = self.clock()
 
     def goes_on(self) -> bool:
-        """Whether another frame shall be measured; what must be seen to between frames is seen to here."""
+        """Whether another frame is measured; also reads the machine and reports progress, between two frames."""
         now = self.end = self.clock()
         if self._monitor is not None:
             self._monitor.poll(now)
@@ -112,7 +112,7 @@ class Measurement:
         return now - self.start < self._duration_ns or not self.rows
 
     def guard(self, loop: Callable[[], None]) -> None:
-        """Run a loop; whatever ends it early, what it measured stays."""
+        """Run a loop; if an error or Ctrl-C ends it early, its samples are kept and ``incomplete`` says why."""
         try:
             loop()
         except KeyboardInterrupt:
@@ -134,14 +134,19 @@ class Measurement:
         return named | {name: np.array(values, np.int64) for name, values in self.extra.items()}
 
 
-def columns_of(scenario: Scenario, subject: Subject) -> tuple[str, ...]:
-    """Stages of a row: what waits before the model's own."""
+def columns_of(scenario: Scenario, subject: SystemUnderTest) -> tuple[str, ...]:
+    """Names of the stages of a row: the waits of the scenario, then the stages of the system under test."""
     before = {"paced": ("queue", "capture"), "multi-stream": (), "offline": ()}
     return (*before.get(scenario.kind, ("capture",)), *subject.stages)
 
 
 def warm_up(
-    subject: Subject, feed: Supply, *, cap_s: float, clock: Clock = now_ns, stop: Stop | None = None
+    subject: SystemUnderTest,
+    feed: ItemStream,
+    *,
+    cap_s: float,
+    clock: Clock = now_ns,
+    stop: StopRequest | None = None,
 ) -> report.WarmUp:
     """Run until three windows in a row agree on the median within 3 %, or the cap is reached.
 
@@ -173,7 +178,7 @@ def warm_up(
 
 
 def single_stream(
-    measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
 ) -> None:
     """Closed loop: the next frame is asked for when the last is done."""
     (subject,), clock, rows = subjects, measurement.clock, measurement.rows
@@ -188,7 +193,9 @@ def single_stream(
         rows.append((begin - start, item.number, faces, captured - begin, *times, done - begin))
 
 
-def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario) -> None:
+def paced(
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
+) -> None:
     """Open loop: frames are due at a camera's rate, and every latency counts from when its frame was due."""
     assert scenario.fps is not None
     assert scenario.duration_s is not None
@@ -218,13 +225,13 @@ def paced(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, s
 
 
 def multi_stream(
-    measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
 ) -> None:
     """Frames of all cameras arrive at once, each goes to a model of its own; the next ones come when all are done."""
     clock, rows, start = measurement.clock, measurement.rows, measurement.start
     queries = measurement.extra.setdefault("query", [])
 
-    def decide(subject: Subject, item: Item) -> tuple[Any, int]:
+    def decide(subject: SystemUnderTest, item: Item) -> tuple[Any, int]:
         decided = subject(item)
         return decided, clock()
 
@@ -240,12 +247,14 @@ def multi_stream(
                 rows.append((begin - start, item.number, faces, *times, done - begin))
 
 
-def offline(measurement: Measurement, subjects: Sequence[Subject], feed: Supply, scenario: Scenario) -> None:
+def offline(
+    measurement: Measurement, subjects: Sequence[SystemUnderTest], feed: ItemStream, scenario: Scenario
+) -> None:
     """All frames are there from the start; every model takes the next one when it is done with its last."""
     clock, rows, start = measurement.clock, measurement.rows, measurement.start
     over, lock = threading.Event(), threading.Lock()
 
-    def work(subject: Subject) -> None:
+    def work(subject: SystemUnderTest) -> None:
         while not over.is_set():
             with lock:
                 item = next(feed)
@@ -266,7 +275,7 @@ def offline(measurement: Measurement, subjects: Sequence[Subject], feed: Supply,
             worker.result()
 
 
-Loop = Callable[[Measurement, Sequence[Subject], Supply, Scenario], None]
+Loop = Callable[[Measurement, Sequence[SystemUnderTest], ItemStream, Scenario], None]
 LOOPS: dict[ScenarioKind, Loop] = {
     "single-stream": single_stream,
     "sustained": single_stream,
@@ -277,11 +286,11 @@ LOOPS: dict[ScenarioKind, Loop] = {
 
 
 def harness_cost(count: int = NULL_FRAMES) -> report.Harness:
-    """What the closed loop adds to a model: the same loop around one that only walks through memory."""
+    """What the closed loop itself adds to a latency: the same loop around a null model that only touches memory."""
     model = NullModel()
     picture = np.zeros((8, 8, 3), np.uint8)
     measurement = Measurement(("capture", "preprocess", "infer", "postprocess"), duration_s=1e9)
-    subject: Any = ModelSubject(model)  # type: ignore[arg-type]  # a null model is called as a model is
+    subject: Any = ModelUnderTest(model)  # type: ignore[arg-type]  # a null model is called as a model is
     wanted = Scenario("single-stream", 1e9)
     feed: Iterator[Item] = iter([Item(0, picture, None, 0)] * count)
     measurement.guard(lambda: single_stream(measurement, [subject], feed, wanted))

@@ -1,7 +1,7 @@
-"""Looks at clocks, temperatures, throttling, swap and power while a benchmark runs: between frames, never inside one.
+"""Reads clocks, temperatures, throttling, swap and power while a benchmark runs: between frames, never inside one.
 
-No thread and no second process does this: either would take from the model what it measures. A look takes some tenths of
-a millisecond about once a second, and stands outside of every latency.
+No thread and no second process does this: either would take processor time from the model that is measured. A reading
+takes some tenths of a millisecond about once per second, and lies outside of every latency.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 
 from edge_benchmarks import energy, environment
 from edge_benchmarks.report import Energy, Health, Series
-from edge_sdk import device
-from edge_sdk.device import Reading
+from edge_sdk import host_info
+from edge_sdk.host_info import Reading
 from edge_sdk.timing import now_ns
 
-LOOK_S = 1.0
-MIN_LOOKS = 5
-"""Readings of a clock from which its variation may be stated."""
+SAMPLE_PERIOD_S = 1.0
+MIN_CLOCK_READINGS = 5
+"""Number of clock readings from which the clock's variation is stated."""
 
 FOREVER = 1 << 62
 
 
 class Monitor:
-    """One measurement's watch.
+    """Watches the machine during one measurement.
 
     Args:
-        source: of energy, or why there is none.
-        meter: log of an external one, instead of a source; read when the measurement is over.
-        root: of the file system.
+        source: where energy is read, or why there is none; None if energy was not asked for.
+        meter: CSV log of an external meter, instead of a source; read when the measurement is over.
+        root: of the file system that ``/proc`` and ``/sys`` are read from.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Monitor:
         source: Reading[energy.Source] | None = None,
         *,
         meter: Path | None = None,
-        root: Path = device.ROOT,
+        root: Path = host_info.ROOT,
     ) -> None:
         self._source, self._meter, self._root = source, meter, root
         self._lost = ""
@@ -47,8 +47,8 @@ class Monitor:
         self._idle_watts: float | None = None
         self._idle_span: tuple[float, float] | None = None
 
-    def rest(self, seconds: float) -> None:
-        """Watch the idle machine; the baseline of the net energy. Without a source nothing happens."""
+    def measure_idle(self, seconds: float) -> None:
+        """Measure the idle machine's power for ``seconds``, for the net energy; without a source it returns at once."""
         source = self._source.value if self._source is not None else None
         if source is None and self._meter is None:
             return
@@ -57,7 +57,7 @@ class Monitor:
             first = source.joules(begun) if source is not None else 0.0
             last = first
             while (left := seconds - (time.perf_counter() - begun)) > 0:
-                time.sleep(min(left, source.every_s if source is not None else left))
+                time.sleep(min(left, source.poll_period_s if source is not None else left))
                 if source is not None:
                     last = source.joules(time.perf_counter())
         except OSError as error:
@@ -68,31 +68,35 @@ class Monitor:
         self._idle_span = (begun_at, time.time())
 
     def start(self) -> None:
-        """The measurement begins."""
+        """Begin: everything is counted from here."""
         self._started_at, self._start = time.time(), now_ns()
         self._background = environment.Background()
-        self._throttle_before = device.throttle(self._root)
-        self._swap_before = device.swapped_in(self._root).value
+        self._throttle_before = host_info.throttle(self._root)
+        self._swap_before = host_info.swapped_in(self._root).value
         self._throttled_seen: list[str] = []
         self._rows: list[tuple[float, float | None, float | None, float | None]] = []
         self._energy_read = 0
         self._joules: float | None = None
         self._first_joules: float | None = None
         self._row_joules: tuple[float, float] | None = None
-        self._next_look = self._next = self._start
+        self._next_sample = self._next = self._start
 
     def poll(self, now: int) -> None:
-        """Look, if it is time to; call it between frames."""
-        if now >= self._next:
-            self._look(now)
+        """Take a reading if one is due; call it between frames.
 
-    def _look(self, now: int) -> None:
+        Args:
+            now: nanoseconds, of the clock that latencies are taken with.
+        """
+        if now >= self._next:
+            self._sample_machine(now)
+
+    def _sample_machine(self, now: int) -> None:
         self._read_energy()
-        if now >= self._next_look:
-            self._next_look = now + int(LOOK_S * 1e9)
-            clocks = device.clocks(self._root).value
-            degrees = device.temperatures(self._root).value
-            throttle = device.throttle(self._root).value
+        if now >= self._next_sample:
+            self._next_sample = now + int(SAMPLE_PERIOD_S * 1e9)
+            clocks = host_info.clocks(self._root).value
+            degrees = host_info.temperatures(self._root).value
+            throttle = host_info.throttle(self._root).value
             if throttle is not None and throttle.now:
                 self._throttled_seen += [c for c in throttle.causes if c not in self._throttled_seen]
             at = (now - self._start) / 1e9
@@ -110,9 +114,9 @@ class Monitor:
                 )
             )
         source = self._source.value if self._source is not None and not self._lost else None
-        self._next = self._next_look
+        self._next = self._next_sample
         if source is not None:
-            self._next = min(self._next, now + int(source.every_s * 1e9))
+            self._next = min(self._next, now + int(source.poll_period_s * 1e9))
 
     def _read_energy(self) -> None:
         source = self._source.value if self._source is not None else None
@@ -128,33 +132,34 @@ class Monitor:
             self._first_joules = self._joules
 
     def finish(self, decisions: int, *, as_shipped: bool) -> tuple[Health, Series, Energy]:
-        """The measurement is over.
+        """End the measurement and summarise what was read.
 
         Args:
-            decisions: made in it.
-            as_shipped: the clock may move.
+            decisions: number of decisions made during the measurement.
+            as_shipped: whether the user accepts a moving clock.
         """
         end = now_ns()
         self._read_energy()
         share = self._background.share()
         seconds = (end - self._start) / 1e9
-        after = device.throttle(self._root)
-        throttled = device.throttled_between(self._throttle_before, after)
+        after = host_info.throttle(self._root)
+        throttled = host_info.throttled_between(self._throttle_before, after)
         if self._throttled_seen:
             throttled = True
-        swap = device.swapped_in(self._root).value
+        swap = host_info.swapped_in(self._root).value
         series = (
             Series(*(tuple(column) for column in zip(*self._rows, strict=True))) if self._rows else Series()
         )
         mhz = [v for v in series.clock_mhz if v is not None]
-        known = len(mhz) >= MIN_LOOKS
+        known = len(mhz) >= MIN_CLOCK_READINGS
         health = Health(
             throttled=throttled,
             throttle=_throttle_text(throttled, after, self._throttled_seen),
             clock_cv=round(float(np.std(mhz) / np.mean(mhz)), 5) if known else None,
             clock=f"{len(mhz)} readings of cpufreq"
             if known
-            else device.clocks(self._root).reason or f"too short: {len(mhz)} readings, {MIN_LOOKS} needed",
+            else host_info.clocks(self._root).reason
+            or f"too short: {len(mhz)} readings, {MIN_CLOCK_READINGS} needed",
             as_shipped=as_shipped,
             background_share=share,
             swapped_in=None if swap is None or self._swap_before is None else swap - self._swap_before,
@@ -207,7 +212,7 @@ def _per_decision(
     return Energy(name, scope, reason, gross, net, watts, idle, readings)
 
 
-def _throttle_text(throttled: bool | None, after: Reading[device.Throttle], seen: list[str]) -> str:
+def _throttle_text(throttled: bool | None, after: Reading[host_info.Throttle], seen: list[str]) -> str:
     if after.value is None:
         return after.reason
     if throttled is None:

@@ -27,6 +27,7 @@ from edge_benchmarks.stats import (
 )
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.files import write_atomically
 from edge_sdk.schema import from_plain, to_plain
 
 SCHEMA = 2
@@ -34,7 +35,7 @@ SCHEMA = 2
 
 PROTOCOL = "EB-1"
 DERIVED = ("schema", "protocol", "verdict", "reasons", "unknown")
-"""Keys of a run in the file that follow from the others: they are made again when it is read, not believed."""
+"""Keys of a run in the file that follow from the others: a reader computes them again and ignores what is written."""
 
 END_TO_END = "end_to_end"
 AT = "at"
@@ -51,7 +52,7 @@ ScenarioKind = Literal["single-stream", "paced", "multi-stream", "offline", "col
 
 @dataclass(frozen=True)
 class Scenario:
-    """How the model was loaded with work.
+    """A scenario and its parameters; those that it does not have are None.
 
     Attributes:
         kind: see ``docs/benchmark-method.md``.
@@ -95,7 +96,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What preceded the measurement and is not in it.
+    """The warm-up before the measurement; its samples are not counted.
 
     Attributes:
         seconds: it took.
@@ -115,7 +116,7 @@ class FaceGroup:
     Attributes:
         drawn: faces on each picture; None where nobody counted.
         decisions: made on them.
-        reported: faces a decision, as the network said.
+        reported: mean number of faces per decision that the network reported.
         p50_ms: median end to end; None where they are too few.
     """
 
@@ -127,7 +128,7 @@ class FaceGroup:
 
 @dataclass(frozen=True)
 class Frames:
-    """What the run looked at.
+    """The pictures of a run.
 
     Attributes:
         origin: ``"drawn"``, or the user's folder.
@@ -135,7 +136,7 @@ class Frames:
         distinct: pictures in the set.
         size: widest and highest, such as ``"640x480"``.
         unit: of a decision: a whole ``frame``, or one ``face`` of it for networks that look at crops.
-        faces_reported: mean a decision, as the network said during the measurement.
+        faces_reported: mean number of faces per decision that the network reported during the measurement.
         groups: by faces on the picture.
     """
 
@@ -150,7 +151,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Decisions a second over the whole measurement, with its 95 % interval where there are seconds enough."""
+    """Decisions per second over the whole measurement, with its 95 % interval if it lasted ten seconds or more."""
 
     per_s: float
     low: float | None
@@ -159,7 +160,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Pace:
-    """How ``paced`` kept up.
+    """How a ``paced`` run kept up with its camera.
 
     Attributes:
         due: frames the camera gave.
@@ -174,7 +175,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Drift:
-    """The last tenth of a run against its first: what heat does.
+    """Latency in the last tenth of a run against its first: what heat does.
 
     Attributes:
         first_p50_ms: median end to end of the first tenth.
@@ -191,7 +192,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Health:
-    """What disturbed the machine during the measurement; None is unknown.
+    """What disturbed the machine during the measurement; None means unknown.
 
     Attributes:
         throttled: it was slowed.
@@ -216,7 +217,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Series:
-    """What was seen between frames, about once a second; an entry is None where it could not be read.
+    """Readings between frames, about once per second; an entry is None where it could not be read.
 
     Attributes:
         at_s: seconds from the start of the measurement.
@@ -233,7 +234,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Energy:
-    """Of one decision; None without a source, for the ``reason``.
+    """Energy per decision; figures are None where there is no source, for the ``reason``.
 
     Attributes:
         source: what was read.
@@ -258,7 +259,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of a process of its own, megabytes (10**6 bytes); see ``edge_benchmarks.memory``.
+    """Memory of a fresh process, megabytes (10**6 bytes); see ``edge_benchmarks.memory``.
 
     Attributes:
         start_mb: resident, with Python, numpy and the SDK imported.
@@ -277,12 +278,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Roofline:
-    """How much of what the engine can do here the network gets; None for the ``reason``.
+    """Operations per second of the network beside the engine's measured peak; a figure is None for the ``reason``.
 
     Attributes:
         gmacs: multiply-accumulates of one inference, 10**9.
         counted: from what.
-        achieved_gops: two operations a multiply-accumulate, over the median of ``infer``.
+        achieved_gops: 10**9 operations per second, two per multiply-accumulate, over the median of ``infer``.
         peak_gops: of a stack of 1x1 convolutions (matrix products) through the same engine, precision and threads.
         share: achieved over peak.
         reason: why a figure is missing.
@@ -324,12 +325,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Harness:
-    """What measuring itself costs, on a model that only walks through memory as an engine does.
+    """What the measurement itself costs, measured on a null model that only touches memory as an engine does.
 
     Attributes:
-        inside_us: median that it adds to a frame's end to end.
-        around_us: median that it adds to the loop, the former included.
-        frames: measured.
+        inside_us: median of what it adds to a frame's end-to-end latency, microseconds.
+        around_us: median of what it adds to the time between two frames, ``inside_us`` included, microseconds.
+        frames: number of frames measured.
     """
 
     inside_us: float
@@ -354,13 +355,13 @@ class Run:
         duration_s: wall seconds of the measurement, without warm-up.
         count: decisions.
         stages: by name, in the order of a frame; ``end_to_end`` is the headline.
-        throughput: decisions a second.
+        throughput: decisions per second.
         warm_up: before it; None for ``cold``.
         frames: it looked at.
         environment: it ran in.
         health: of the machine meanwhile.
         series: clocks, temperature and power over time.
-        energy: a decision.
+        energy: per decision.
         accuracy: of this bundle; None if nothing is known.
         harness: its own cost; None where there is no loop.
         pace: of ``paced``.
@@ -368,7 +369,7 @@ class Run:
         memory: if asked for.
         roofline: if asked for.
         incomplete: why the measurement ended early; what came before is here.
-        notes: for people.
+        notes: remarks for the reader.
         traces: name to nanoseconds of every sample, in order; only in saved files.
     """
 
@@ -413,7 +414,7 @@ class Run:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the figures should not be quoted."""
+        """Why the figures should not be quoted: one sentence per reason, none for a valid run."""
         h, found = self.health, []
         if self.incomplete is not None:
             found.append(f"incomplete: {self.incomplete}")
@@ -449,7 +450,7 @@ class Run:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What this machine cannot tell, so that VALID does not cover it."""
+        """Facts that this machine cannot tell, so that VALID does not cover them."""
         facts = {
             "throttling": self.health.throttled,
             "clocks": self.health.clock_cv,
@@ -482,7 +483,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Failure:
-    """A measurement of a suite that could not be made: what, and the error's two lines."""
+    """A measurement that could not be made: its name, and the error's message and remedy."""
 
     what: str
     message: str
@@ -491,7 +492,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Report:
-    """A file: runs, and what could not be measured."""
+    """Contents of a report file: runs, and measurements that could not be made."""
 
     runs: tuple[Run, ...]
     failures: tuple[Failure, ...] = ()
@@ -511,7 +512,7 @@ def stage(samples_ns: npt.ArrayLike, *, duration_s: float) -> Stage:
 
 
 def pack(samples: Samples) -> dict[str, Any]:
-    """Nanoseconds as text: differences of neighbours, little-endian int64, zlib, base64; about 4 bytes a sample."""
+    """Nanoseconds as text: differences of neighbours, little-endian int64, zlib, base64; about 4 bytes per sample."""
     differences = np.diff(samples, prepend=np.int64(0)).astype("<i8")
     return {
         "count": len(samples),
@@ -520,7 +521,7 @@ def pack(samples: Samples) -> dict[str, Any]:
 
 
 def unpack(packed: object) -> Samples:
-    """What :func:`pack` was given.
+    """The samples that :func:`pack` packed.
 
     Raises:
         ValueError: it was not made by that.
@@ -553,27 +554,7 @@ def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()
         "runs": [run.to_dict(traces=True) for run in runs],
         "failures": to_plain(tuple(failures)),
     }
-    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises:
-        InputError: it cannot be written; an older file of that name is untouched.
-    """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
-        ) from error
+    write_atomically(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: str | Path) -> tuple[Run, ...]:

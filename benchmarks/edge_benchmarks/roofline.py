@@ -1,12 +1,14 @@
-"""How much of what this machine can do a network gets: its operations a second beside the engine's own peak here.
+"""How close a network comes to its engine's peak on this machine: its operations per second beside the measured peak.
 
 The peak is measured, not looked up: a stack of 1x1 convolutions, which are matrix products, of a size that stays in the
 caches, in the network's precision, through the same engine with the same settings. No network reaches it: other kernels,
-elementwise work and memory take their share. It says whether a faster network must do less, or do it better.
+elementwise work and memory take their share. A share near 1 says that a faster network must do fewer operations; a low
+one, that it must do them in a form that suits the engine better.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +22,10 @@ from edge_benchmarks.protobuf import integer, message, text
 from edge_benchmarks.report import Roofline
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, MissingDependency
+from edge_sdk.selection import bundle_path
 from edge_sdk.spec import Gate, Recipe
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, find_target
+from edge_sdk.target import Artifact, LoadOptions, SourceModel, Target, find_target
 from edge_sdk.tensors import TensorSpec
-from edge_sdk.terminal import bundle_path
 from edge_sdk.timing import now_ns
 
 SIDE, CHANNELS, LAYERS = 32, 256, 12
@@ -41,10 +43,10 @@ def measure(
     """Count a bundle's operations and measure its engine's peak.
 
     Args:
-        bundle: file or zoo name.
-        infer_ms: median of the inference; None leaves the achieved figure out.
-        threads: of the engine.
-        device: where it must run; None takes the usual one.
+        bundle: ``.edge`` file or zoo name.
+        infer_ms: median latency of the inference in milliseconds; None leaves the achieved figure out.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
     """
     opened = Bundle.open(bundle_path(str(bundle)))
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
@@ -71,7 +73,16 @@ def measure(
 def peak(
     target: str, precision: str, *, threads: int, device: str | None = None, seconds: float = SECONDS
 ) -> float:
-    """Highest giga-operations a second of the stack, two to a multiply-accumulate, over ``seconds`` of trying.
+    """Highest giga-operations per second that the stack reached in ``seconds`` of inferences.
+
+    A multiply-accumulate counts as two operations.
+
+    Args:
+        target: name of an installed engine.
+        precision: recipe's precision; it decides whether the stack is int8 or float.
+        threads: number of threads of the engine.
+        device: device that the engine must run on; None takes the usual one.
+        seconds: how long inferences are repeated.
 
     Raises:
         EdgeError: the engine is not installed, or does not take such a graph.
@@ -80,33 +91,33 @@ def peak(
     # Not a ModelSpec, which only admits pictures: what a target reads of one.
     spec: Any = SimpleNamespace(
         name="peak",
-        input=TensorSpec("pixels", shape, "uint8", "NHWC"),
+        inputs=(TensorSpec("pixels", shape, "uint8", "NHWC"),),
         outputs=(TensorSpec("products", shape, "float32", "NHWC"),),
     )
     engine = find_target(target)
     options = LoadOptions(threads=threads, devices=() if device is None else (device,))
-    artifact = _stack(target, spec, int8=precision not in _IN_FLOAT)
+    artifact = _stack(engine, spec, int8=precision not in _IN_FLOAT)
     session = engine.load(artifact, spec, options=options)
     try:
-        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        inputs = {"pixels": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
         least, end = 1 << 62, now_ns() + int(seconds * 1e9)
         while (before := now_ns()) < end:
-            session.infer(pixels)
+            session.infer(inputs)
             least = min(least, now_ns() - before)
     finally:
         session.close()
     return 2 * PEAK_MACS / least
 
 
-def _stack(target: str, spec: Any, *, int8: bool) -> Artifact:
-    """The stack for an engine: quantized already where it should be, so that the engine takes it as it is."""
-    if target == "tflite":
-        return Artifact({"model.tflite": stack_tflite(int8=int8)}, (spec.outputs[0].name,))
+def _stack(engine: Target, spec: Any, *, int8: bool) -> Artifact:
+    """The stack as an artifact of the engine; an int8 one is quantized here, so that no recipe has to."""
     with tempfile.TemporaryDirectory() as folder:
-        onnx = Path(folder) / "peak.onnx"
+        onnx, tflite = Path(folder) / "peak.onnx", Path(folder) / "peak.tflite"
         onnx.write_bytes(stack_onnx(int8=int8))
-        as_it_is = Recipe("fp32", "fp32", 0, Gate({}))
-        return find_target(target).compile(FloatModel(spec, onnx), recipe=as_it_is, calibration=())
+        if importlib.util.find_spec("ai_edge_litert") is not None:
+            tflite.write_bytes(stack_tflite(int8=int8))
+        model = SourceModel(spec, onnx, tflite if tflite.is_file() else None)
+        return engine.compile(model, recipe=Recipe("fp32", "fp32", 0, Gate({})))
 
 
 def _weights() -> npt.NDArray[np.int8]:
@@ -116,7 +127,7 @@ def _weights() -> npt.NDArray[np.int8]:
 
 
 _SCALE = 1 / (74 * CHANNELS**0.5)
-"""Of the weights: makes their rows one long."""
+"""Scale of the weights: gives each row a norm of about one."""
 
 
 def stack_onnx(*, int8: bool) -> bytes:
@@ -267,6 +278,13 @@ def stack_tflite(*, int8: bool) -> bytes:
     else:
         graph.tensors[current].name = b"products"
     graph.inputs, graph.outputs = [pixels], [current]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
+    for listed, name, index in (("inputs", b"args_0", pixels), ("outputs", b"output_0", current)):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, index
+        setattr(signature, listed, [entry])
+    model.signatureDefs = [signature]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -1,4 +1,4 @@
-"""Measuring a bundle in a scenario, and everything that is said beside its latencies."""
+"""Measures a bundle in a scenario: latencies, and what a report states beside them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from edge_benchmarks.loops import (
     LOOPS,
     Measurement,
     Progress,
-    Stop,
+    StopRequest,
     columns_of,
     harness_cost,
     warm_up,
 )
 from edge_benchmarks.monitor import Monitor
 from edge_benchmarks.report import AT, END_TO_END, Run, Scenario, ScenarioKind
-from edge_benchmarks.subject import Item, ModelSubject, items_of, supply
 from edge_benchmarks.summary import age, describe_frames, drift, summaries, throughput
+from edge_benchmarks.system_under_test import Item, ModelUnderTest, item_stream, items_of
+from edge_sdk.adapter import thread_count
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.model import ModelInfo, load
 from edge_sdk.target import LoadOptions, find_target
-from edge_targets.threads import thread_count
+from edge_sdk.tasks import faces_of
 
 SCENARIOS: tuple[ScenarioKind, ...] = (
     "single-stream", "paced", "multi-stream", "offline", "cold", "sustained",
@@ -44,19 +45,19 @@ DEFAULT_PROCESSES = 20
 
 @dataclass(frozen=True)
 class Options:
-    """What beside the scenario a run may be asked.
+    """Options of a run beside its scenario.
 
     Attributes:
         device: where the engine must run, such as ``"GPU"``; None takes the bundle's usual one.
-        threads: of each engine; None takes as many as :func:`edge_sdk.load`, shared among the streams.
+        threads: number of threads of each engine; None takes as many as :func:`edge_sdk.load`, divided by the streams.
         frames: folder of the user's own pictures; None takes the drawn ones.
         size: (width, height) to scale the pictures to.
         as_shipped: the governor is meant to be as it is, so that a moving clock does not count against the run.
-        energy: read what the machine draws.
+        energy: read the machine's own power monitor.
         meter: log of an external meter, read when the measurement is over.
-        idle_s: seconds of the idle machine before a run with energy.
-        memory: measure peak memory too, in a process of its own.
-        roofline: measure the engine's peak too, after the run.
+        idle_s: seconds for which the idle machine's power is measured before a run with energy.
+        memory: measure peak memory as well, in a fresh process.
+        roofline: measure the engine's peak as well, after the run.
         data: labelled pictures to measure accuracy on, after the run.
         engine_cache: of ``cold``: processes find what the first one compiled.
     """
@@ -89,12 +90,12 @@ def run(
 
     Args:
         bundle: an ``.edge`` file, or a zoo name.
-        scenario: one of ``SCENARIOS``, or one with its parameters.
-        duration_s: of the measurement, for a scenario given by name; warm-up comes before it.
-        threads: of the engine; the same as in ``options``.
-        frames: folder of the user's own pictures; the same as in ``options``.
+        scenario: a name of ``SCENARIOS``, or a scenario with its parameters.
+        duration_s: seconds of the measurement, for a scenario given by name; warm-up comes before it.
+        threads: number of threads of the engine; goes before that of ``options``.
+        frames: folder of the user's own pictures; used where ``options`` has none.
         options: everything else.
-        progress: called with milliseconds done and of how many.
+        progress: called with the milliseconds done and with their total.
 
     Returns:
         The run; ``incomplete`` says so if Ctrl-C, or the engine's end, cut it short.
@@ -108,23 +109,23 @@ def run(
         asked, threads=asked.threads if threads is None else threads, frames=asked.frames or frames
     )
     if isinstance(scenario, str):
-        scenario = described(scenario, duration_s=duration_s)
+        scenario = named_scenario(scenario, duration_s=duration_s)
     check(scenario, asked)
-    started, before = environment.now(), environment.moment()
+    started, before = environment.now(), environment.snapshot()
     pictures = frame_set(asked.frames, asked.size)
     source = energy.find() if asked.energy and asked.meter is None else None
     monitor = Monitor(source, meter=asked.meter)
-    monitor.rest(asked.idle_s)
+    monitor.measure_idle(asked.idle_s)
     measure = _cold if scenario.kind == "cold" else _loop
-    with Stop() as stop:
+    with StopRequest() as stop:
         done, first = measure(
-            bundle, scenario, asked, pictures, _Watch(started, before, monitor, progress, stop)
+            bundle, scenario, asked, pictures, _RunContext(started, before, monitor, progress, stop)
         )
     # What would disturb is measured apart; not after an interrupt, whose user wants the end.
     return done if done.incomplete is not None else _with_extras(done, first, asked, progress)
 
 
-def described(
+def named_scenario(
     kind: str,
     *,
     duration_s: float | None = None,
@@ -134,7 +135,7 @@ def described(
     processes: int | None = None,
     page_cache: Literal["kept", "dropped"] | None = None,
 ) -> Scenario:
-    """A scenario by name, with the usual value of every parameter that it has and that is not given.
+    """A scenario by name; its parameters that are not given take their default values.
 
     Raises:
         InputError: no such scenario, or a parameter that it does not have.
@@ -167,10 +168,10 @@ def described(
 
 
 def check(scenario: Scenario, options: Options) -> None:
-    """Refuse what cannot be measured.
+    """Check the numbers of a scenario and of its options before anything is measured.
 
     Raises:
-        InputError: a number that is not positive and finite, or not of this machine's order.
+        InputError: a number that is not positive and finite or is too large, or a meter's log that is not there.
     """
     for name, value, most, unit in (
         ("duration", scenario.duration_s, 7 * 86_400, "seconds"),
@@ -196,20 +197,20 @@ def check(scenario: Scenario, options: Options) -> None:
 
 
 @dataclass(frozen=True)
-class _Watch:
-    """What a run takes along."""
+class _RunContext:
+    """What is known and set up before a run begins, for whoever measures it."""
 
     started: str
-    before: environment.Moment
+    before: environment.Snapshot
     monitor: Monitor
     progress: Progress
-    stop: Stop
+    stop: StopRequest
 
 
 def _loop(
-    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _Watch
+    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
-    """Every scenario that runs in this process; also the item that extras may look at."""
+    """Measure a scenario that runs in this process; returns the run and the item that extras are measured on."""
     assert scenario.duration_s is not None
     cost = harness_cost()
     streams = scenario.streams or 1
@@ -219,9 +220,9 @@ def _loop(
             stack.enter_context(load(bundle, threads=threads, device=options.device)) for _ in range(streams)
         ]
         info = models[0].info
-        items = items_of(pictures, info.task)
-        subjects = [ModelSubject(model) for model in models]
-        feed = supply(items)
+        items = items_of(pictures, faces_of(info.task))
+        subjects = [ModelUnderTest(model) for model in models]
+        feed = item_stream(items)
         measurement = Measurement(
             columns_of(scenario, subjects[0]),
             duration_s=scenario.duration_s,
@@ -256,15 +257,15 @@ def _loop(
 
 
 def _cold(
-    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _Watch
+    bundle: str | Path, scenario: Scenario, options: Options, pictures: FrameSet, watch: _RunContext
 ) -> tuple[Run, Item]:
-    """Fresh processes; the bundle is loaded here once, to know it, before any of them is timed."""
+    """Measure cold starts in fresh processes; the bundle is loaded here once before, to read its manifest."""
     assert scenario.processes is not None
     assert scenario.page_cache is not None
     threads = options.threads or thread_count(LoadOptions())
     with load(bundle, threads=threads, device=options.device) as model:
         info = model.info
-    items = items_of(pictures, info.task)
+    items = items_of(pictures, faces_of(info.task))
     measurement = Measurement(cold.PHASES, duration_s=math.inf, monitor=watch.monitor, stop=watch.stop)
     measurement.begin()
 
@@ -302,9 +303,9 @@ def _assemble(
     items: Sequence[Item],
     measurement: Measurement,
     threads: int,
-    watch: _Watch,
+    watch: _RunContext,
 ) -> Run:
-    """A run of what was measured, without what only some scenarios have."""
+    """The run as every scenario has it; the caller adds what only some scenarios have."""
     health, series, drawn = watch.monitor.finish(len(measurement.rows), as_shipped=options.as_shipped)
     traces = measurement.traces()
     if scenario.fps is not None:
@@ -325,7 +326,7 @@ def _assemble(
         stages=summaries(traces, measurement.seconds),
         throughput=None,
         warm_up=None,
-        frames=describe_frames(pictures, items, traces, info.task),
+        frames=describe_frames(pictures, items, traces, faces_of(info.task)),
         environment=environment.describe(
             modules=modules, device_used=info.device, threads=threads, before=watch.before
         ),
@@ -340,7 +341,7 @@ def _assemble(
 
 
 def _with_extras(done: Run, item: Item, options: Options, progress: Progress) -> Run:
-    """The run with what was asked for beside the latencies; they stay, whatever cannot be known."""
+    """Add memory, roofline and accuracy where they were asked for; what fails becomes a note, and the run is kept."""
     bundle, threads = done.bundle, done.environment.threads
     asked: dict[str, Any] = {"threads": threads, "device": options.device}
     wanted: dict[str, Callable[[], Any]] = {}

@@ -1,9 +1,9 @@
 """How long each bundle's engine takes, as a share of onnxruntime fp32's time.
 
-All engines are loaded into one process with the same number of threads, and take turns on the same letterboxed
-frames: what disturbs the machine disturbs all of them alike. The order turns with every round. A figure is the median
-of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. onnxruntime's idle threads do
-not spin (our sessions switch it off); the other engines keep their vendors' defaults.
+All engines are loaded into one process with the same number of threads. In each round every engine runs once on the
+same letterboxed frame, in an order that changes, so that what disturbs the machine disturbs all of them alike. A figure
+is the median of the engine's infer, divided by the reference's; pre- and postprocessing are not in it. Idle threads of
+onnxruntime do not spin (our sessions switch it off); the other engines keep their vendors' defaults.
 
 With ``--baseline`` the shares are held against limits, on one thread (unless ``--threads`` says otherwise) and of
 processor time instead of wall time: a busy machine, as continuous integration has, takes turns away from a process, but
@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import command
-from edge_benchmarks.frames import frame_set
+from edge_benchmarks import module_cli
+from edge_benchmarks.system_under_test import network_inputs
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, find_target
+from edge_sdk.target import Artifact, LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
 from edge_sdk.timing import now_ns, take_turns
 
@@ -44,14 +44,14 @@ DRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Share:
-    """An engine's time as a share of the reference's.
+class RelativeLatency:
+    """An engine's latency as a share of the reference's.
 
     Attributes:
-        median_ms: of the engine.
-        share: of medians; below 1 is faster than the reference.
-        low: of its 95 % interval, by bootstrap over rounds: what disturbs a round disturbs all engines in it.
-        high: of the same.
+        median_ms: median latency of the engine in milliseconds.
+        share: the engine's median over the reference's; below 1 is faster than the reference.
+        low: lower end of its 95 % interval, by bootstrap over rounds, since a round's disturbance hits all engines.
+        high: upper end of the same interval.
     """
 
     median_ms: float
@@ -62,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a share usually is, and beyond what something is broken."""
+    """A relative latency's usual value on this kind of machine, and the highest that is allowed."""
 
     usual: float
     limit: float
@@ -83,23 +83,23 @@ class Baseline:
     shares: Mapping[str, Limit]
 
 
-def shares(
+def relative_latencies(
     paths: Sequence[str | Path],
     *,
     reference: str | Path | None = None,
     threads: int | None = None,
     rounds: int = 200,
     clock: Callable[[], int] = now_ns,
-) -> tuple[float, dict[str | Path, Share]]:
+) -> tuple[float, dict[str | Path, RelativeLatency]]:
     """Latency of each bundle's engine as a share of onnxruntime fp32's, in the same rounds.
 
     Args:
         paths: bundles of networks with the same input.
         reference: an onnxruntime fp32 bundle, or the float ONNX file; None takes such a bundle among ``paths``,
             else ``training/weights/fer-yolo11n.onnx``.
-        threads: of every engine.
-        rounds: each engine runs once in each.
-        clock: in nanoseconds.
+        threads: number of threads of every engine.
+        rounds: number of rounds; each engine runs once in each.
+        clock: returns nanoseconds.
 
     Returns:
         Median milliseconds of the reference, and each of ``paths``, as given, to its share.
@@ -114,9 +114,10 @@ def shares(
     with ExitStack() as stack:
         sessions: dict[str | Path | None, Session] = {}
         for path, bundle in bundles.items():
-            if bundle.manifest.spec.input != spec.input:
+            if bundle.manifest.spec.inputs != spec.inputs:
+                theirs, ours = ([t.shape for t in s.inputs] for s in (bundle.manifest.spec, spec))
                 raise InputError(
-                    f"{path} takes {bundle.manifest.spec.input.shape}, the reference {spec.input.shape}",
+                    f"{path} takes {theirs}, the reference {ours}",
                     remedy="compare bundles of one model",
                 )
             target = find_target(bundle.manifest.target)
@@ -125,8 +126,7 @@ def shares(
         if twin is None:
             sessions[None] = find_target(REFERENCE[0]).load(artifact, spec, options=options)
             stack.callback(sessions[None].close)
-        task = task_of(spec)
-        inputs = [task.preprocess(image)[0].copy() for image in frame_set().images[:INPUTS]]
+        inputs = network_inputs(task_of(spec), INPUTS)
         taken = take_turns({name: s.infer for name, s in sessions.items()}, inputs, rounds, clock)
     # A reference that is among the bundles is itself: 1.00, not a second engine and its noise.
     base = taken[twin]
@@ -136,7 +136,7 @@ def shares(
     for path in paths:
         low, high = np.percentile(np.median(taken[path][drawn], axis=1) / base_medians, (2.5, 97.5))
         middle = float(np.median(taken[path]))
-        found[path] = Share(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
+        found[path] = RelativeLatency(middle / 1e6, middle / float(np.median(base)), float(low), float(high))
     return float(np.median(base)) / 1e6, found
 
 
@@ -144,7 +144,7 @@ def read_baseline(path: Path) -> Baseline:
     """Read a file of limits.
 
     Raises:
-        InputError: it cannot be read, or is not such.
+        InputError: it cannot be read, or is not a file of limits.
     """
     try:
         return from_plain(Baseline, json.loads(path.read_text(encoding="utf-8")), path.name)
@@ -155,7 +155,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
 
 
-def unlike(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+def mismatch(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
     """Why a baseline says nothing about this machine; None if it does."""
     if platform.machine() != baseline.machine:
         return f"it is for {baseline.machine}, this is {platform.machine()}"
@@ -167,7 +167,7 @@ def unlike(baseline: Baseline, cpuinfo: Path = Path("/proc/cpuinfo")) -> str | N
     return f"this processor has no {', '.join(missing)}" if missing else None
 
 
-def beyond(baseline: Baseline, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def exceeded(baseline: Baseline, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each bundle whose whole interval lies beyond its limit."""
     found = []
     for row in rows:
@@ -201,9 +201,9 @@ def _reference(
         return bundle.manifest.spec, bundle.artifact, twin
     if not Path(reference).is_file():
         raise InputError(f"no reference {reference}", remedy="give --reference an .edge or .onnx file")
-    spec = next(iter(bundles.values())).manifest.spec if bundles else zoo.spec(command.DEFAULT_MODEL)
-    model = FloatModel(spec, Path(reference))
-    artifact = find_target(REFERENCE[0]).compile(model, recipe=read_recipe(REFERENCE[1]), calibration=())
+    spec = next(iter(bundles.values())).manifest.spec if bundles else zoo.spec(module_cli.DEFAULT_MODEL)
+    model = SourceModel(spec, Path(reference))
+    artifact = find_target(REFERENCE[0]).compile(model, recipe=read_recipe(REFERENCE[1]))
     return spec, artifact, None
 
 
@@ -213,31 +213,31 @@ def _kind(bundle: Bundle) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("speedup", __doc__)
-    command.add_bundles(parser)
+    parser = module_cli.parser("speedup", __doc__)
+    module_cli.add_bundles(parser)
     parser.add_argument(
         "--reference", type=Path, metavar="FILE", help="onnxruntime fp32 .edge, or float .onnx"
     )
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of every engine")
-    parser.add_argument("--rounds", type=command.positive, default=200, metavar="N", help="default: 200")
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of every engine")
+    parser.add_argument("--rounds", type=module_cli.positive, default=200, metavar="N", help="default: 200")
     parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="limits of the shares; 1 if one is broken"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
     baseline = None if args.baseline is None else read_baseline(args.baseline)
-    paths = command.expand(args.bundles)
+    paths = module_cli.expand(args.bundles)
     threads, clock = args.threads, now_ns
     if baseline is not None:
         threads, clock = threads or 1, time.process_time_ns
-    reference_ms, taken = shares(
+    reference_ms, taken = relative_latencies(
         paths, reference=args.reference, threads=threads, rounds=args.rounds, clock=clock
     )
     rows: list[dict[str, Any]] = [
         {
-            **command.label(p),
+            **module_cli.label(p),
             "median_ms": taken[p].median_ms,
             "relative_latency": taken[p].share,
             "low": taken[p].low,
@@ -245,8 +245,8 @@ def _print(args: argparse.Namespace) -> int:
         }
         for p in paths
     ]
-    other = None if baseline is None else unlike(baseline)
-    broken = beyond(baseline, rows) if baseline is not None and other is None else []
+    other = None if baseline is None else mismatch(baseline)
+    broken = exceeded(baseline, rows) if baseline is not None and other is None else []
     if args.json:
         print(
             json.dumps(

@@ -19,7 +19,7 @@ PER_MILLE: Mapping[str, int] = {"p50": 500, "p90": 900, "p95": 950, "p99": 990, 
 
 BLOCK_S = 1.0
 MIN_BLOCKS = 10
-"""Blocks are shorter than a second where a run has fewer than ten of them."""
+"""A run has at least so many blocks: they are shorter than ``BLOCK_S`` in a run of less than ten seconds."""
 
 SUB_BUCKETS = 32
 """Buckets of a histogram between a power of two and the next: a value is known to 3 %."""
@@ -90,7 +90,12 @@ def rank(name: str, n: int) -> int | None:
 
 
 def block_length(n: int, seconds: float) -> int:
-    """Samples in a block: about a second of them, at most a tenth of all."""
+    """Number of samples per block: about as many as a second has, at most a tenth of all.
+
+    Args:
+        n: number of samples.
+        seconds: that they took together.
+    """
     per_second = n / seconds * BLOCK_S if seconds > 0 else n
     return max(1, min(round(per_second), n // MIN_BLOCKS))
 

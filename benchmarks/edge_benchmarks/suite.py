@@ -1,4 +1,4 @@
-"""Several measurements as one: a matrix from a TOML file, one after the other, each in a process of its own if asked.
+"""Suites: a matrix of measurements from a TOML file, made one after the other, each in a fresh process if asked.
 
 A suite is ``models x targets x precisions x scenarios x threads x sizes``; the keys are the fields of :class:`Suite`.
 """
@@ -32,10 +32,10 @@ class Suite:
     """A matrix of measurements.
 
     Attributes:
-        name: for people.
+        name: of the suite, for messages.
         models: zoo names, or bundle files beside the suite's own.
         targets: engines; empty for all that are shipped.
-        precisions: the same.
+        precisions: precisions; empty for all that are shipped.
         scenarios: each with the parameters below that it has.
         threads: of each engine; empty for automatic.
         sizes: of the pictures, ``WxH``; empty for as they are.
@@ -45,10 +45,10 @@ class Suite:
         streams: of ``multi-stream`` and ``offline``.
         processes: of ``cold``.
         page_cache: of ``cold``.
-        repeat: processes of their own for each.
-        memory: measure it too.
-        roofline: measure it too.
-        energy: measure it too.
+        repeat: number of fresh processes that each measurement is made in; 1 measures in this one.
+        memory: measure peak memory as well.
+        roofline: measure the engine's peak as well.
+        energy: measure energy as well.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Cell:
     options: Options
 
     def __str__(self) -> str:
-        """What progress and failures call it."""
+        """Name of the cell in progress lines and failures."""
         threads = "" if self.options.threads is None else f", {self.options.threads} threads"
         size = "" if self.options.size is None else f", {self.options.size[0]}x{self.options.size[1]}"
         return f"{Path(self.bundle).name} {self.scenario.kind}{threads}{size}"
@@ -100,7 +100,7 @@ def read_suite(path: Path) -> Suite:
 
 
 def cells(suite: Suite, folder: Path, options: Options) -> tuple[list[Cell], list[Failure]]:
-    """The measurements of a suite, and what of its matrix cannot be made here.
+    """The measurements of a suite, and those of its matrix that cannot be made on this machine.
 
     Args:
         suite: as read.
@@ -140,7 +140,7 @@ def size(text: str) -> tuple[int, int]:
     """Width and height of ``WxH``.
 
     Raises:
-        InputError: it is not such.
+        InputError: the text is not of that form.
     """
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and len(text) < 12):
@@ -163,7 +163,7 @@ def run(
     Args:
         planned: to be measured.
         repeat: rounds; if there are several, each cell has a process of its own in each.
-        progress: called with what is being measured, milliseconds done and of how many.
+        progress: called with what is being measured, the milliseconds done and their total.
         keep: called with everything so far after each cell, so that nothing measured is lost.
         failures: known before.
 
@@ -183,7 +183,7 @@ def run(
         try:
             if repeat > 1:
                 progress(what, number, len(rounds))
-                done = measure_apart(cell)
+                done = measure_in_fresh_process(cell)
             else:
                 done = scenarios.run(cell.bundle, scenario=cell.scenario, options=cell.options, progress=said)
         except KeyboardInterrupt:
@@ -209,8 +209,8 @@ def run(
     return runs, failed, code
 
 
-def measure_apart(cell: Cell) -> Run:
-    """Measure in a fresh process; an interrupt is passed on, and what it measured comes back.
+def measure_in_fresh_process(cell: Cell) -> Run:
+    """Measure one cell in a fresh process; Ctrl-C is passed on to it, and what it had measured is returned.
 
     Raises:
         KeyboardInterrupt: it had measured nothing yet.
@@ -295,8 +295,8 @@ def _bundles(suite: Suite, model: str, folder: Path) -> tuple[list[str], list[Fa
 
 
 def _scenario(suite: Suite, kind: str) -> Scenario:
-    """A scenario with those of the suite's parameters that it has."""
-    usual = scenarios.described(kind)
+    """The scenario of that name, with the suite's values for the parameters that it has."""
+    usual = scenarios.named_scenario(kind)
     given = {
         name: value
         for name in ("duration_s", "fps", "drop", "streams", "processes", "page_cache")

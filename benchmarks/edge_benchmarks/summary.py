@@ -1,4 +1,4 @@
-"""From samples to what a report says of them."""
+"""Summaries of samples: stages, throughput, drift, age and the faces that were seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from edge_benchmarks import report, stats
 from edge_benchmarks.frames import FrameSet
 from edge_benchmarks.report import AT, END_TO_END
-from edge_benchmarks.subject import Item
+from edge_benchmarks.system_under_test import Item
+from edge_sdk.tasks.base import Faces
 
 
 def summaries(traces: Mapping[str, stats.Samples], seconds: float) -> dict[str, report.Stage]:
@@ -22,7 +23,7 @@ def summaries(traces: Mapping[str, stats.Samples], seconds: float) -> dict[str, 
 
 
 def throughput(at: stats.Samples, seconds: float) -> report.Throughput | None:
-    """Decisions a second, with an interval from the counts of whole seconds if there are ten."""
+    """Decisions per second, with a 95 % interval from the counts of whole seconds if there are at least ten."""
     if not len(at) or seconds <= 0:
         return None
     whole = int(seconds)
@@ -36,7 +37,7 @@ def throughput(at: stats.Samples, seconds: float) -> report.Throughput | None:
 
 
 def drift(samples: stats.Samples, seconds: float) -> report.Drift | None:
-    """The last tenth against the first; None where a tenth is too short for a median."""
+    """Median latency of the last tenth against the first; None where a tenth has too few samples for a median."""
     tenth = len(samples) // 10
     if tenth < stats.MIN_SAMPLES["p50"]:
         return None
@@ -52,9 +53,14 @@ def drift(samples: stats.Samples, seconds: float) -> report.Drift | None:
 
 
 def age(traces: Mapping[str, stats.Samples], fps: float, due: int) -> stats.Samples:
-    """How old the newest result is, seen once in every period of the camera, at a random moment of it.
+    """Age of the newest result in nanoseconds, sampled once per camera period at a random moment of it.
 
-    Dropped frames make it older although they have no latency of their own.
+    Dropped frames raise it although they have no latency of their own.
+
+    Args:
+        traces: of a ``paced`` run, by name.
+        fps: the camera's rate in frames per second.
+        due: number of frames that the camera gave.
     """
     period = 1e9 / fps
     moments = (np.arange(due) + np.random.default_rng(0).random(due)) * period
@@ -66,9 +72,9 @@ def age(traces: Mapping[str, stats.Samples], fps: float, due: int) -> stats.Samp
 
 
 def describe_frames(
-    pictures: FrameSet, items: Sequence[Item], traces: Mapping[str, stats.Samples], task: str
+    pictures: FrameSet, items: Sequence[Item], traces: Mapping[str, stats.Samples], faces: Faces
 ) -> report.Frames:
-    """What was looked at, and what the network saw there."""
+    """Describe the set of pictures, and how many faces the network reported on them."""
     drawn = np.array([-1 if item.drawn is None else item.drawn for item in items])[traces["item"]]
     groups = []
     for number in np.unique(drawn):
@@ -89,7 +95,7 @@ def describe_frames(
         sha256=pictures.sha256,
         distinct=len(pictures.images),
         size=f"{width}x{height}",
-        unit="frame" if task == "detection" else "face",
+        unit="frame" if faces == "found" else "face",
         faces_reported=round(float(traces["faces"].mean()), 4) if len(traces["faces"]) else 0.0,
         groups=tuple(groups),
     )

@@ -1,12 +1,12 @@
-"""Models x targets x recipes: build, gate and bench each cell, many at once, here or on a Dask or Ray cluster.
+"""Sweeps over models x targets x recipes: build, gate and bench each cell, here or on a Dask or Ray cluster.
 
-A cell is a function of its job alone: it runs in a process of its own, and what it made comes back to the one who asked,
-who writes it whole or not at all. So a worker that is lost loses nothing but its time: the cell is run again elsewhere.
-Cells that are done are not done again, unless something they depend on has changed.
+A cell depends on its job alone. It runs in a process of its own and returns what it made to the caller, which writes it
+whole or not at all. So a lost worker costs nothing but its time: the cell is run again elsewhere. Cells that are done
+are not run again unless something they depend on has changed.
 
-Cells that build at the same time would disturb one that measures. On each machine, building holds a lock together with
-others and measuring holds it alone; who waits to measure goes first. What is not of the sweep still shows in the
-verdict.
+Builds would disturb a measurement on the same machine. So on each machine building holds a lock in shared mode and
+measuring holds it exclusively; a waiting measurement goes before later builds. Load that is not the sweep's own still
+shows in the verdict.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ from typing import Any, Protocol
 from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import __version__, zoo
-from edge_sdk.build import build
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
+from edge_sdk.files import write_atomically
+from edge_sdk.host import build
 from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.target import engine_of
 
 SCHEMA = 1
 ATTEMPTS = 3
-"""Times that a cell is started before it is given up: a process that was killed once may live the next time."""
+"""How often a cell is started before it counts as failed: a process that was killed once may succeed the next time."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """Where bundles come from.
+    """Table ``[build]`` of a sweep: what bundles are built from.
 
     Attributes:
         recipes: names or files.
@@ -103,7 +104,7 @@ def read_plan(path: Path) -> Plan:
     for target in plan.suite.targets:
         engine_of(target)
     for kind in plan.suite.scenarios:
-        scenarios.described(kind)
+        scenarios.named_scenario(kind)
     for text in plan.suite.sizes:
         suite.size(text)
     for name in filter(None, (plan.build.evaluation, plan.build.calibration)):
@@ -162,7 +163,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """Processes of this machine, so many at once."""
+    """Processes of this machine, at most ``workers`` at once."""
 
     workers: int
 
@@ -179,7 +180,7 @@ class Local:
 
 @dataclass(frozen=True)
 class Dask:
-    """A Dask cluster: the one whose scheduler has this address, or one of so many processes on this machine.
+    """A Dask cluster: the one whose scheduler has ``address``, or one of ``workers`` processes on this machine.
 
     A worker that is lost has its cells run again by others; that is Dask's own doing.
     """
@@ -215,7 +216,7 @@ class Dask:
 
 @dataclass(frozen=True)
 class Ray:
-    """A Ray cluster: the one at this address, or so many processes on this machine.
+    """A Ray cluster: the one at ``address``, or ``workers`` processes on this machine.
 
     A worker that is lost has its cells run again by others; that is Ray's own doing.
     """
@@ -280,7 +281,7 @@ def sweep(
 
 
 def _done(folder: Path, job: Job) -> dict[str, Any] | None:
-    """The record of a cell that need not run again: a result, of the same key; what failed is tried again."""
+    """The record of a cell that has a result for the same key and need not run again; None for all others."""
     try:
         found = json.loads((folder / "cells" / f"{job['name']}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -290,15 +291,13 @@ def _done(folder: Path, job: Job) -> dict[str, Any] | None:
 
 
 def _keep(folder: Path, name: str, outcome: Outcome) -> None:
-    """Write what a cell made; its record last, because that is what says that it is done."""
+    """Write what a cell made; its record comes last, because it marks the cell as done."""
     bundle = folder / "bundles" / f"{name}.edge"
     if outcome["bundle"] is not None:
-        partial = bundle.with_name(bundle.name + ".partial")
-        partial.write_bytes(outcome["bundle"])
-        partial.replace(bundle)
+        write_atomically(bundle, outcome["bundle"])
     if outcome["runs"] is not None:
-        report.write_text(folder / "runs" / f"{name}.json", outcome["runs"])
-    report.write_text(folder / "cells" / f"{name}.json", json.dumps(outcome["record"], indent=1) + "\n")
+        write_atomically(folder / "runs" / f"{name}.json", outcome["runs"])
+    write_atomically(folder / "cells" / f"{name}.json", json.dumps(outcome["record"], indent=1) + "\n")
 
 
 def run_cell(job: Job) -> Outcome:
@@ -366,7 +365,7 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
     """Build, gate and measure in this process; files into ``folder``; the record."""
     bundle, seconds = folder / "bundle.edge", {}
     try:
-        with machine(alone=False):
+        with machine_lock(exclusive=False):
             begun = time.monotonic()
             build(
                 job["onnx"],
@@ -380,9 +379,9 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
             seconds["build"] = round(time.monotonic() - begun, 1)
         asked = from_plain(suite.Suite, {**job["bench"], "models": [str(bundle)]}, "bench")
         cells, _ = suite.cells(replace(asked, targets=(), precisions=()), folder, Options())
-        with machine(alone=True):
+        with machine_lock(exclusive=True):
             begun = time.monotonic()
-            runs = [suite.measure_apart(cell) for cell in cells]
+            runs = [suite.measure_in_fresh_process(cell) for cell in cells]
             seconds["bench"] = round(time.monotonic() - begun, 1)
         report.save(runs, folder / "runs.json")
         verdicts = [run.verdict for run in runs]
@@ -394,25 +393,25 @@ def _work(job: Job, folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def machine(*, alone: bool, folder: Path | None = None) -> Iterator[None]:
-    """Use this machine together with others, or alone; who waits to be alone keeps newcomers at the door.
+def machine_lock(*, exclusive: bool, folder: Path | None = None) -> Iterator[None]:
+    """Hold this machine's lock, shared or exclusively; who waits for it exclusively goes before later sharers.
 
     Args:
-        alone: wait until nobody else uses it, and keep everybody out.
+        exclusive: True waits until nobody else holds the lock, and keeps everybody out; False shares it.
         folder: of the locks; None takes the user's own in the system's temporary folder.
     """
     place = folder or Path(tempfile.gettempdir()) / f"edge-sdk-sweep-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     with (place / "door").open("w") as door, (place / "room").open("w") as room:
         fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        if not alone:
+        fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if not exclusive:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield  # closing the files lets go of both
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A line a cell, in plain text."""
+    """Plain text with one line per cell."""
     width = max(len(str(record["name"])) for record in records) + 2
     lines = []
     for record in records:
@@ -425,8 +424,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _leave_with_parent() -> None:
-    """End this process when the one who asked is gone: a cell that nobody waits for would disturb the others."""
+def _exit_with_parent() -> None:
+    """End this process when its parent is gone: a cell that nobody waits for would disturb the others."""
     sys.stdin.buffer.read()
     os._exit(1)
 
@@ -434,10 +433,10 @@ def _leave_with_parent() -> None:
 def main() -> int:
     """Run the cell on the first line of standard input; its files go to the folder named as the only argument."""
     job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     folder = Path(sys.argv[1])
     record = json.dumps(_work(job, folder))
-    report.write_text(folder / "record.json", record)
+    write_atomically(folder / "record.json", record)
     return 0
 
 

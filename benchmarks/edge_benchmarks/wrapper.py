@@ -6,9 +6,9 @@ wrapper   model(frame) minus the engine's share of it, frame by frame: letterbox
           bookkeeping. The drawn one-face frames on which the network reports exactly one face are cycled; if there is
           none, the engine still runs, but its answer is replaced by the maps of one face on nine cells, and the row
           says "planted".
-infer     the session's infer minus the vendor's own call, on one engine: the same input, turn about, which of the
-          two comes first alternating. Median of the turns' differences, with a 95 % interval by bootstrap: an
-          interval that spans 0 says that nothing was found.
+infer     the session's infer minus the vendor's own call, on the same engine and input: one of each per pair, the one
+          that comes first alternating. Median of the pairs' differences, with a 95 % interval by bootstrap: an
+          interval that spans 0 says that no difference was found.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import command
+from edge_benchmarks import module_cli
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.raw import raw_call
+from edge_benchmarks.system_under_test import network_inputs
+from edge_sdk.adapter import SessionBase
 from edge_sdk.image import Image
 from edge_sdk.model import Model, load
-from edge_sdk.spec import ModelSpec
+from edge_sdk.spec import ModelSpec, only_picture
 from edge_sdk.target import Session
-from edge_sdk.tensors import Array, Tensors
+from edge_sdk.tasks.detection import DetectionHead
+from edge_sdk.tensors import Tensors
 from edge_sdk.testing import head_maps
 from edge_sdk.timing import now_ns
 
@@ -39,16 +41,16 @@ GOAL_INFER_US = 50.0
 WARM_UP = 20
 
 
-class Planted:
-    """A session whose engine works as ever, and whose answer is one face."""
+class Planted(SessionBase):
+    """A session that runs its engine as usual and replaces the answer by the maps of one face."""
 
     def __init__(self, session: Session, spec: ModelSpec) -> None:
-        self.input, self.outputs = session.input, session.outputs
+        self.inputs, self.outputs = session.inputs, session.outputs
         self.device, self.notes = session.device, session.notes
         self._session = session
-        _, height, width, _ = spec.input.shape
-        assert spec.decode is not None, "a detector's spec"
-        cell = spec.decode.strides[0]
+        _, height, width, _ = only_picture(spec).shape
+        assert isinstance(spec.head, DetectionHead), "a detector's spec"
+        cell = spec.head.strides[0]
         half = 6 * cell
         x, y = width // 2, height // 2
         face = np.array((x - half, y - half, x + half, y + half), np.float32)
@@ -56,9 +58,9 @@ class Planted:
         around = [face + np.array((dx, dy, dx, dy)) for dx in (-cell, 0, cell) for dy in (-cell, 0, cell)]
         self._maps = head_maps(spec, np.stack(around), [0] * len(around))
 
-    def infer(self, pixels: Array) -> Tensors:
+    def infer(self, inputs: Tensors) -> Tensors:
         """Run the engine, and put the face into its answer: where, and as warm, as the engine's own would be."""
-        answer = self._session.infer(pixels)
+        answer = self._session.infer(inputs)
         for name, planted in self._maps.items():
             np.copyto(answer[name], planted)
         return answer
@@ -96,16 +98,21 @@ def measure_wrapper(model: Model[Any], count: int) -> dict[str, Any]:
     }
 
 
-def measure_infer(
-    ours: Callable[[Array], Any], raw: Callable[[Array], Any], pixels: Array, count: int
-) -> Any:
-    """``ours`` against ``raw``, turn about: their medians and the median of their differences, microseconds."""
+def measure_infer(ours: Callable[[], object], raw: Callable[[], object], count: int) -> Any:
+    """Time two calls alternately: their medians, and the median of their differences, in microseconds.
+
+    Args:
+        ours: the session's infer, on some inputs.
+        raw: the vendor's own call, on the same inputs and the same handle: two handles with equal settings differ by
+            more than what is looked for, since their memory lies elsewhere.
+        count: number of pairs that are measured.
+    """
     calls = (ours, raw)
     taken = np.empty((count, 2))
     for turn in range(-WARM_UP, count):
         for which in (turn % 2, 1 - turn % 2):
             before = now_ns()
-            calls[which](pixels)
+            calls[which]()
             if turn >= 0:  # the ones before are warm-up
                 taken[turn, which] = now_ns() - before
     taken /= 1e3
@@ -127,24 +134,25 @@ def measure_infer(
 def measure(path: Path, *, count: int, threads: int | None) -> dict[str, Any]:
     """Both measurements of one bundle."""
     with load(path, threads=threads) as model:
-        pixels = model.task.preprocess(frame_set().images[0])[0].copy()
-        infer = measure_infer(model.session.infer, raw_call(model.info.target, model.session), pixels, count)
-        return {**command.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
+        session = model.session
+        (inputs,) = network_inputs(model.task, 1)
+        infer = measure_infer(lambda: session.infer(inputs), session.vendor_call(inputs), count)
+        return {**module_cli.label(path), "wrapper": measure_wrapper(model, count), "infer": infer}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command.parser("wrapper", __doc__)
-    command.add_bundles(parser)
-    parser.add_argument("--threads", type=command.positive, metavar="N", help="of the engine")
+    parser = module_cli.parser("wrapper", __doc__)
+    module_cli.add_bundles(parser)
+    parser.add_argument("--threads", type=module_cli.positive, metavar="N", help="of the engine")
     parser.add_argument(
-        "--count", type=command.positive, default=300, metavar="N", help="frames (default: 300)"
+        "--count", type=module_cli.positive, default=300, metavar="N", help="frames (default: 300)"
     )
-    return command.run_main(lambda: _print(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _print(parser.parse_args(argv)))
 
 
 def _print(args: argparse.Namespace) -> int:
-    rows = [measure(p, count=args.count, threads=args.threads) for p in command.expand(args.bundles)]
+    rows = [measure(p, count=args.count, threads=args.threads) for p in module_cli.expand(args.bundles)]
     if args.json:
         goals = {"wrapper_ms": GOAL_WRAPPER_MS, "infer_difference_us": GOAL_INFER_US}
         print(json.dumps({"goals": goals, "rows": rows}, indent=2))

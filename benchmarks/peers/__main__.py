@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks import command, environment
+from edge_benchmarks import environment, module_cli
 from edge_benchmarks.frames import FrameSet, frame_set
-from edge_sdk.errors import InputError
+from edge_sdk.adapter import thread_count
+from edge_sdk.cli_common import progress
+from edge_sdk.files import write_atomically
 from edge_sdk.image import Image
 from edge_sdk.schema import to_plain
 from edge_sdk.target import LoadOptions
-from edge_sdk.terminal import progress
-from edge_targets.threads import thread_count
 from edge_training.data import fer2013
 from peers import catalogue, measure, table
 from peers.catalogue import REPOSITORY, WORKERS, Peer
@@ -54,23 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--frames", type=Path, metavar="DIR", help="your pictures instead of the drawn ones")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument("--rounds", type=command.positive, default=6, metavar="N", help="default: 6")
+    parser.add_argument("--rounds", type=module_cli.positive, default=6, metavar="N", help="default: 6")
     parser.add_argument(
         "--seconds", type=_seconds, default=2.5, metavar="SEC", help="of a turn (default: 2.5)"
     )
     parser.add_argument(
-        "--starts", type=command.positive, default=3, metavar="N", help="cold starts (default: 3)"
+        "--starts", type=module_cli.positive, default=3, metavar="N", help="cold starts (default: 3)"
     )
     parser.add_argument(
         "--rows",
-        type=command.positive,
+        type=module_cli.positive,
         default=1800,
         metavar="N",
         help="labelled faces (default: 1800 of 3589)",
     )
     parser.add_argument("--prepare", action="store_true", help="make the environments and measure nothing")
     parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
-    return command.run_main(lambda: _compare(parser.parse_args(argv)))
+    return module_cli.run_main(lambda: _compare(parser.parse_args(argv)))
 
 
 def _seconds(text: str) -> float:
@@ -101,8 +101,8 @@ def _compare(args: argparse.Namespace) -> int:
     rows, labels = _rows(faces, args.rows)
     report = _measure(args, peers, environments, failed, frames, rows, labels)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    _write(args.output / "peers.json", text)
-    _write(args.output / "peers.md", table.markdown(report))
+    write_atomically(args.output / "peers.json", text)
+    write_atomically(args.output / "peers.md", table.markdown(report))
     table.picture(report, args.output / "peers.png")
     print(text if args.json else table.markdown(report), end="")
     print(f"wrote {args.output}/peers.json, peers.md, peers.png", file=sys.stderr)
@@ -118,8 +118,8 @@ def _measure(
     rows: Any,
     labels: npt.NDArray[np.int64] | None,
 ) -> dict[str, Any]:
-    started, before = environment.now(), environment.moment()
-    measured = {peer.name: measure.Measured(failure=failed.get(peer.name)) for peer in peers}
+    started, before = environment.now(), environment.snapshot()
+    measured = {peer.name: measure.Measurements(failure=failed.get(peer.name)) for peer in peers}
     for peer in peers:
         if peer.network.startswith("@data/") and not _network(peer, args.data, environments).is_file():
             measured[peer.name].failure = f"no {peer.network.replace('@data', str(args.data))}"
@@ -177,7 +177,7 @@ def _measure(
 
 
 def _network(peer: Peer, data: Path, environments: Environments) -> Path:
-    """Where a peer's network lies; a zoo name, or nothing, stays what it is."""
+    """Path of a peer's network; a zoo name or an empty one is returned as it is."""
     roots = {"@made": environments.made, "@repository": REPOSITORY, "@data": data.resolve()}
     first, _, rest = peer.network.partition("/")
     return roots[first] / rest if first in roots else Path(peer.network)
@@ -201,27 +201,11 @@ def _rows(faces: fer2013.Fer2013 | None, count: int) -> tuple[Any, npt.NDArray[n
 def _canvas(face: npt.NDArray[np.uint8]) -> Image:
     """A face as the network sees it: on its own canvas, at twice its size."""
     from edge_sdk import zoo
-    from edge_sdk.tasks import DetectionTask
+    from edge_sdk.tasks import task_of
 
-    pixels, _ = DetectionTask(zoo.spec("fer-yolo11n")).preprocess(face[:, :, None].repeat(3, 2))
-    canvas: Image = pixels[0].copy()
+    inputs, _ = task_of(zoo.spec("fer-yolo11n")).preprocess(face[:, :, None].repeat(3, 2))
+    canvas: Image = inputs["pixels"][0].copy()
     return canvas
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose another --output"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -1,23 +1,24 @@
-"""Virtual environments of the peers, and the networks that they export; made once, kept, made again when they change."""
+"""Virtual environments of the peers, and the networks that they export: made once, and again when they change."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_benchmarks.child_process import run_program
 from edge_benchmarks.footprint import build_wheel, size
 from edge_benchmarks.frames import frame_set
 from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.files import write_atomically
 from edge_sdk.image import Image, write_image
 from peers.catalogue import REPOSITORY, WORKERS, Catalogue, Environment, Peer
+from peers.processes import clean_environment
 
 SIDE = 320
 WEIGHTS = REPOSITORY / "training" / "weights" / "fer-yolo11n.safetensors"
@@ -26,7 +27,7 @@ EXPORTING = "ultralytics"
 MARKER = "made.json"
 INSTALL_S, EXPORT_S = 1800.0, 900.0
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Environments:
@@ -35,11 +36,11 @@ class Environments:
     Args:
         root: the folder; it is made.
         catalogue: what may lie in it.
-        say: called with a line when something that takes time begins.
+        log: called with a line of text when something that takes minutes begins.
     """
 
-    def __init__(self, root: Path, catalogue: Catalogue, say: Say) -> None:
-        self.root, self.catalogue, self._say = root.resolve(), catalogue, say
+    def __init__(self, root: Path, catalogue: Catalogue, log: Log) -> None:
+        self.root, self.catalogue, self._log = root.resolve(), catalogue, log
         self._wheel: Path | None = None
 
     def prepare(self, peers: Sequence[Peer], faces: Sequence[Image]) -> dict[str, str]:
@@ -93,28 +94,34 @@ class Environments:
             "engines": list(asked.engines),
             "tools": list(asked.tools),
             "python": sys.version.split()[0],
-            "wheel": _sha256(self._built()) if ours else None,
+            "wheel": _sha256(self._built_wheel()) if ours else None,
         }
         marked = _marked(folder / MARKER)
         if marked == state:
             return
         if marked is not None and {**marked, "wheel": state["wheel"]} == state:
-            self._renew(folder, state)
+            self._reinstall_wheel(folder, state)
             return
-        self._say(f"making environment {name}")
+        self._log(f"making environment {name}")
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
         sizes = self._install(name, folder, asked)
         # Written last: without it, the environment is not whole.
-        (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
+        write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
 
-    def _renew(self, folder: Path, state: Mapping[str, Any]) -> None:
+    def _reinstall_wheel(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Put this checkout's wheel into an environment that has everything else."""
         (folder / MARKER).unlink()
-        arguments = [*_pip(folder), "--no-compile", "--no-deps", "--force-reinstall", str(self._built())]
+        arguments = [
+            *_pip(folder),
+            "--no-compile",
+            "--no-deps",
+            "--force-reinstall",
+            str(self._built_wheel()),
+        ]
         _run(arguments, f"environment {folder.name}", INSTALL_S)
         sizes = {"requirements": size(_packages(folder)) / 1e6}
-        (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
+        write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
 
     def _install(self, name: str, folder: Path, asked: Environment) -> dict[str, float]:
         """Install in steps; megabytes of each."""
@@ -124,16 +131,18 @@ class Environments:
         sizes: dict[str, float] = {}
         before = 0.0
         for step, requirements in steps:
-            given = [r.replace("@wheel", str(self._built())) if "@wheel" in r else r for r in requirements]
+            given = [
+                r.replace("@wheel", str(self._built_wheel())) if "@wheel" in r else r for r in requirements
+            ]
             _run([*_pip(folder), "--no-compile", *given], f"environment {name}", INSTALL_S)
             after = size(_packages(folder)) / 1e6
             sizes[step], before = after - before, after
         return sizes
 
-    def _built(self) -> Path:
+    def _built_wheel(self) -> Path:
         """This checkout's wheel; equal sources give equal bytes."""
         if self._wheel is None:
-            self._say("building the wheel")
+            self._log("building the wheel")
             folder = self.root / "wheel"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -148,7 +157,7 @@ class Environments:
         state = {"sha256": digest.hexdigest()}
         if _marked(self.made / MARKER) == state:
             return
-        self._say("exporting our weights with Ultralytics")
+        self._log("exporting our weights with Ultralytics")
         shutil.rmtree(self.made, ignore_errors=True)
         shown = self.made / "pictures"
         shown.mkdir(parents=True)
@@ -157,11 +166,11 @@ class Environments:
         python = self.root / EXPORTING / "bin" / "python"
         _run([str(python), str(EXPORTER), str(WEIGHTS), str(shown), str(self.made)], "the export", EXPORT_S)
         shutil.rmtree(shown)
-        (self.made / MARKER).write_text(json.dumps(state))
+        write_atomically(self.made / MARKER, json.dumps(state))
 
 
 def _marked(marker: Path) -> dict[str, Any] | None:
-    """What a marker says was made, without the sizes."""
+    """State of an environment as its marker file records it, without the sizes; None without a marker."""
     try:
         found = json.loads(marker.read_text())
     except (OSError, ValueError):
@@ -184,18 +193,9 @@ def _sha256(path: Path) -> str:
 
 def _run(arguments: list[str], what: str, limit_s: float) -> None:
     """Run a command in silence, in an environment that knows nothing of ours."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    try:
-        subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=limit_s, env=clean)
-    except subprocess.TimeoutExpired as error:
-        raise MissingDependency(
-            f"{what} took more than {limit_s:.0f} s", remedy=f"try it: {' '.join(arguments)}"
-        ) from error
-    except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or "").strip().splitlines() or ["it said nothing"]
-        raise MissingDependency(
-            f"{what} failed: {said[-1]}", remedy=f"try it: {' '.join(arguments)}"
-        ) from error
+    problem = run_program(arguments, timeout_s=limit_s, environment=clean_environment())
+    if problem is not None:
+        raise MissingDependency(f"{what} {problem}", remedy=f"try it: {' '.join(arguments)}")
 
 
 def require_repository() -> None:

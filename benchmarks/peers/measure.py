@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_benchmarks.environment import core_seconds
 from edge_sdk.errors import InferFailed
 from edge_sdk.timing import now_ns
 from peers.catalogue import Peer
@@ -33,16 +34,16 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Measured:
-    """What one peer did.
+class Measurements:
+    """What was measured of one peer.
 
     Attributes:
-        cold_ns: from process start to the first answer, one a process.
-        peak: bytes of resident set after 50 frames, one a process.
-        end_to_end_ns: of every frame, one array a round.
-        engine_ns: what the engine took of it; None where it cannot be seen apart.
-        faces: reported in all rounds.
-        background: part of all cores' time that others took during its turns; None if unknown.
+        cold_ns: nanoseconds from process start to the first answer, one value per process.
+        peak: bytes of the peak resident set after 50 frames, one value per process.
+        end_to_end_ns: nanoseconds of every frame, one array per round.
+        engine_ns: nanoseconds of the engine within them; None where they cannot be told apart.
+        faces: number of faces reported in all rounds.
+        background: share of all cores' time that other processes took during its turns, 0 to 1; None if unknown.
         answers: class index of each labelled face, -1 where none was found; None if it names no expressions.
         failure: why something is missing.
     """
@@ -58,13 +59,13 @@ class Measured:
 
     @property
     def frames(self) -> int:
-        """Measured in all rounds."""
+        """Number of frames measured in all rounds."""
         return sum(len(ns) for ns in self.end_to_end_ns)
 
 
 def cold(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     command: Command,
     frames: Path,
     *,
@@ -73,7 +74,7 @@ def cold(
 ) -> None:
     """Start every peer ``rounds`` times after one that does not count; a peer that fails is not started again."""
     for turn in range(-1, rounds):
-        for index, peer in enumerate(_turned(peers, turn)):
+        for index, peer in enumerate(_rotated(peers, turn)):
             progress("start", (turn + 1) * len(peers) + index, (rounds + 1) * len(peers))
             mine = measured[peer.name]
             if mine.failure is not None:
@@ -92,7 +93,7 @@ def cold(
 
 def latency(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     command: Command,
     frames: Path,
     *,
@@ -103,14 +104,14 @@ def latency(
 ) -> None:
     """Closed loops in turns, then the labelled faces of ``rows``; a peer that fails keeps what it has."""
     alive: dict[str, PeerProcess] = {}
-    others: dict[str, _Others] = {}
+    others: dict[str, _BackgroundLoad] = {}
     with ExitStack() as stack:
         for index, peer in enumerate(peers):
             progress("load", index, len(peers))
             if measured[peer.name].failure is None:
                 try:
                     alive[peer.name] = stack.enter_context(PeerProcess(command(peer, frames)))
-                    others[peer.name] = _Others()
+                    others[peer.name] = _BackgroundLoad()
                 except InferFailed as error:
                     measured[peer.name].failure = error.message
 
@@ -124,7 +125,7 @@ def latency(
 
         # The first round warms up: it is not counted.
         for turn in range(-1, rounds):
-            for index, peer in enumerate(_turned(peers, turn)):
+            for index, peer in enumerate(_rotated(peers, turn)):
                 progress("latency", (turn + 1) * len(peers) + index, (rounds + 1) * len(peers))
                 if peer.name not in alive:
                     continue
@@ -149,7 +150,7 @@ def latency(
             measured[name].background = seen.share
 
 
-def _note(mine: Measured, answer: Mapping[str, Any]) -> None:
+def _note(mine: Measurements, answer: Mapping[str, Any]) -> None:
     mine.end_to_end_ns.append(np.array(answer["end_to_end_ns"], np.int64))
     mine.faces += answer["faces"]
     if answer["engine_ns"] is None:
@@ -158,14 +159,14 @@ def _note(mine: Measured, answer: Mapping[str, Any]) -> None:
         mine.engine_ns.append(np.array(answer["engine_ns"], np.int64))
 
 
-def _turned(peers: Sequence[Peer], turn: int) -> list[Peer]:
-    """The peers, another one first in every round."""
+def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
+    """The peers, beginning with another one in every round."""
     first = turn % len(peers) if peers else 0
     return [*peers[first:], *peers[:first]]
 
 
-class _Others:
-    """What everybody else took of all cores' time during one peer's turns."""
+class _BackgroundLoad:
+    """Share of all cores' time that other processes took during one peer's turns."""
 
     def __init__(self) -> None:
         self._total = self._rest = 0.0
@@ -173,28 +174,18 @@ class _Others:
 
     def begin(self) -> None:
         """A turn starts."""
-        busy = _busy_s()
-        self._start = None if busy is None else (now_ns(), busy)
+        cores = core_seconds()
+        self._start = None if cores is None else (now_ns(), cores.busy)
 
     def end(self, own_ns: int) -> None:
         """It is over, and the peer itself took so much processor time."""
-        busy = _busy_s()
-        if self._start is None or busy is None:
+        cores = core_seconds()
+        if self._start is None or cores is None:
             return
         self._total += (now_ns() - self._start[0]) / 1e9 * (os.cpu_count() or 1)
-        self._rest += busy - self._start[1] - own_ns / 1e9
+        self._rest += cores.busy - self._start[1] - own_ns / 1e9
 
     @property
     def share(self) -> float | None:
         """0..1, or None where the machine does not say."""
         return min(1.0, max(0.0, self._rest / self._total)) if self._total else None
-
-
-def _busy_s() -> float | None:
-    """Seconds that all cores were busy so far, the hypervisor's theft included."""
-    try:
-        ticks = [int(v) for v in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
-        return None
-    user, nice, system, _, _, irq, softirq, steal = ticks
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""A peer's process, as the one who asks sees it: every answer is waited for, and no longer than a limit."""
+"""A peer's process as its parent sees it: each request gets an answer within a time limit, or the process is ended."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ START_S = 180.0
 ANSWER_S = 300.0
 
 
+def clean_environment() -> dict[str, str]:
+    """This process's environment variables without those that would show a peer our own packages."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 class PeerProcess:
     """A started peer that has answered its first frame.
 
     Args:
         arguments: interpreter, worker and settings.
-        limit_s: seconds to its first answer.
+        limit_s: seconds that its first answer may take.
 
     Attributes:
         ready: what the worker said of its start.
@@ -38,10 +43,13 @@ class PeerProcess:
     def __init__(self, arguments: Sequence[str], *, limit_s: float = START_S) -> None:
         # A file takes what libraries print: a pipe that nobody reads would stop them. Closed with the process.
         self._chatter: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         before = now_ns()
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._chatter, env=environment
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._chatter,
+            env=clean_environment(),
         )
         self._rest = b""
         try:

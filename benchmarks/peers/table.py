@@ -1,4 +1,4 @@
-"""What the measurement says: figures of each peer, goals, the table and the picture."""
+"""Figures of each peer, the goals, and the table and picture that show them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_benchmarks.report import MAX_BACKGROUND
 from edge_benchmarks.stats import MIN_SAMPLES
+from edge_sdk.files import replacing
 from peers.catalogue import Peer
-from peers.measure import Measured
-
-MAX_BACKGROUND = 0.10
-"""The method's own limit: above it a latency says more about the neighbours."""
+from peers.measure import Measurements
 
 BASELINE = "ultralytics-onnxruntime"
 INT8 = "ultralytics-openvino-int8"
@@ -30,16 +29,16 @@ GOALS = (
 
 def summary(
     peers: Sequence[Peer],
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, Measurements],
     sizes: Mapping[str, float],
     labels: npt.NDArray[np.int64] | None,
 ) -> list[dict[str, Any]]:
-    """One plain row a peer, for JSON and the table; what is not known is None."""
+    """One row of plain values per peer, for JSON and the table; what is not known is None."""
     return [_row(peer, measured[peer.name], sizes.get(peer.name), labels) for peer in peers]
 
 
 def _row(
-    peer: Peer, mine: Measured, size: float | None, labels: npt.NDArray[np.int64] | None
+    peer: Peer, mine: Measurements, size: float | None, labels: npt.NDArray[np.int64] | None
 ) -> dict[str, Any]:
     e2e = np.concatenate(mine.end_to_end_ns) if mine.end_to_end_ns else np.empty(0, np.int64)
     row: dict[str, Any] = {
@@ -84,7 +83,7 @@ def _median_s(ns: Sequence[int]) -> float | None:
 
 
 def goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The stated goals against every row of ours; ``met`` is None where a figure is missing."""
+    """Every goal for every row of our own; ``met`` is None where a figure is missing."""
     by_name = {row["name"]: row for row in rows}
     base, int8 = by_name.get(BASELINE), by_name.get(INT8)
     found = []
@@ -137,7 +136,7 @@ def reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The whole report for people."""
+    """The report as Markdown: a table of peers, remarks, and the goals."""
     rows, machine = report["peers"], report["machine"]
     accuracy = f"accuracy ({report['faces']['rows']} faces)" if report["faces"] else "accuracy"
     head = ("", "e2e p50", "p99", "engine", "wrapper", "first s", "RSS MB", "MB on disk", accuracy, "others")
@@ -161,7 +160,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     frames = report["frames"]
     lines += [
         "",
-        f"Milliseconds a frame, {report['rounds']} rounds of {report['seconds']:g} s in turns; "
+        f"Milliseconds per frame, {report['rounds']} rounds of {report['seconds']:g} s in turns; "
         f"{frames['distinct']} frames, {frames['sha256'][:12]}; "
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {report['started']}. "
         "Others: part of all cores that somebody else took.",
@@ -255,10 +254,8 @@ def picture(report: Mapping[str, Any], path: Path) -> None:
         x=0.01,
         ha="left",
     )
-    partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(partial, dpi=110, format=path.suffix.lstrip(".") or "png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format=path.suffix.lstrip(".") or "png")
     finally:
-        partial.unlink(missing_ok=True)
         pyplot.close(figure)

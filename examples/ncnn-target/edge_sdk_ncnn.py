@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from edge_targets.threads import thread_count
+from edge_targets.vendor import vendor_errors
 
 from edge_sdk import errors
 from edge_sdk.target import (
@@ -23,8 +25,6 @@ from edge_sdk.target import (
     check_recipe,
     check_session_tensors,
 )
-from edge_targets.threads import thread_count
-from edge_targets.vendor import vendor_errors
 
 PARAM, BIN = "model.param", "model.bin"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge_benchmarks import report, stats, summary
-from edge_benchmarks.environment import Environment, Moment
+from edge_benchmarks.environment import Environment, Snapshot
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCase
 from edge_sdk.model import Model, ModelInfo
@@ -72,7 +72,7 @@ def make_bundle(spec, tmp_path):
     return make
 
 
-MOMENT = Moment(0.2, (2400.0, 2400.0), {"cpu-thermal": 51.5}, 6000.0, ("python3 12%",))
+MOMENT = Snapshot(0.2, (2400.0, 2400.0), {"cpu-thermal": 51.5}, 6000.0, ("python3 12%",))
 ENVIRONMENT = Environment(
     machine="aarch64",
     board="Raspberry Pi 5 Model B Rev 1.0",

@@ -3,24 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from edge_benchmarks import crosscheck
-from edge_benchmarks.crosscheck import Figure, Row, Subject, Tool
+from edge_benchmarks.crosscheck import Figure, Row, SessionUnderTest, Tool
 from edge_sdk.errors import InferFailed
 
-LOADGEN = """
-import json, time
-from pathlib import Path
-from edge_benchmarks import crosscheck
-class Session:
-    def infer(self, pixels):
-        time.sleep(0.005)
-subject = crosscheck.Subject(Session(), [None], Path("."), 1)
-results = [tool.measure(subject, 0.3, 5.0) for tool in crosscheck.TOOLS[:2]]
-print(json.dumps([(ms, ours.median_ms) for ms, ours in results]))
-"""
+PROGRAM = Path(__file__).parent / "programs" / "loadgen_session.py"
 
 
 def tool(name, measure, of="median"):
@@ -34,7 +25,7 @@ def test_figures_of_the_same_inferences_go_before_those_of_the_turn(tmp_path, mo
         Row(tool("outside", lambda s, t, a: (2.2, None))),
         Row(tool("mean", lambda s, t, a: (3.0, None), of="mean")),
     ]
-    crosscheck.take_turns(Subject(None, [], tmp_path, 1), rows, rounds=3, seconds=1)
+    crosscheck.take_turns(SessionUnderTest(None, [], tmp_path, 1), rows, rounds=3, seconds=1)
     assert [row.ours_ms[0] for row in rows] == [5.0, 2.0, 3.0]
     assert [row.agrees for row in rows] == [True, False, True]
     assert len(rows[0].ratios) == 3
@@ -47,7 +38,7 @@ def test_a_tool_that_fails_is_a_row_that_says_so(tmp_path, monkeypatch):
         raise InferFailed("it fell", remedy="lift it")
 
     row = Row(tool("broken", broken))
-    crosscheck.take_turns(Subject(None, [], tmp_path, 1), [row], rounds=2, seconds=1)
+    crosscheck.take_turns(SessionUnderTest(None, [], tmp_path, 1), [row], rounds=2, seconds=1)
     assert row.agrees is None
     assert "it fell" in row.missing
 
@@ -72,7 +63,7 @@ def test_loadgens_log_is_read():
 def test_loadgen_runs_our_session():
     pytest.importorskip("mlperf_loadgen", reason="the loadgen extra is not installed")
     # A process of its own: LoadGen is native code with threads, and a test run must outlive it.
-    done = subprocess.run([sys.executable, "-c", LOADGEN], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     for theirs, ours in json.loads(done.stdout):
         assert theirs == pytest.approx(ours, rel=0.25)

@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
+from edge_sdk.device import Reading
 
 from edge_benchmarks import energy, monitor
 from edge_benchmarks.monitor import Monitor
-from edge_sdk.device import Reading
 from edge_sdk.errors import InputError
 
 PMIC = """\
@@ -129,7 +129,7 @@ def test_a_meters_log_that_cannot_be_read_names_the_line(tmp_path, line):
 class Steady:
     """Ten watts."""
 
-    name, scope, every_s = "steady", "everything", 0.01
+    name, scope, poll_period_s = "steady", "everything", 0.01
 
     def __init__(self, fails_after=10**9):
         self.left = fails_after
@@ -143,7 +143,7 @@ class Steady:
 
 def watch(source, decisions=100, rest=0.05):
     watched = Monitor(source)
-    watched.rest(rest)
+    watched.measure_idle(rest)
     watched.start()
     watched.poll(monitor.now_ns())
     return watched.finish(decisions, as_shipped=False)

@@ -6,10 +6,11 @@ import toys
 from edge_benchmarks import accuracy, cold, memory, scenarios
 from edge_benchmarks.frames import frame_set
 from edge_benchmarks.scenarios import Options
-from edge_benchmarks.subject import items_of
+from edge_benchmarks.system_under_test import items_of
 from edge_sdk import zoo
 from edge_sdk.errors import InputError, LoadFailed, SourceUnavailable
 from edge_sdk.target import available_targets
+from edge_sdk.timing import now_ns
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def shipped():
 
 
 def test_a_cold_start_is_the_sum_of_its_phases_and_pythons_own(shipped):
-    run = scenarios.run(shipped, scenario=scenarios.described("cold", processes=1))
+    run = scenarios.run(shipped, scenario=scenarios.named_scenario("cold", processes=1))
     assert run.count == 1
     assert tuple(run.stages) == (*cold.PHASES, "end_to_end")
     phases = sum(run.stages[phase].mean_ms for phase in cold.PHASES)
@@ -43,15 +44,15 @@ def test_a_process_that_fails_ends_the_run_and_keeps_the_others(make_model, monk
     monkeypatch.setattr(scenarios, "load", lambda bundle, **_: make_model())
     answers = iter([{}, {}])
 
-    def ask(*_):
+    def ask(*_, **__):
         next(answers, None) is not None or fail()
-        return dict.fromkeys(cold.PHASES, 1000000) | {"faces": 1}, 9_000_000
+        return dict.fromkeys(cold.PHASES, 1000000) | {"faces": 1, "answered_at": now_ns() + 9_000_000}
 
     def fail():
         raise LoadFailed("the engine is gone", remedy="look")
 
-    monkeypatch.setattr(cold.command, "ask_fresh_process", ask)
-    run = scenarios.run("some.edge", scenario=scenarios.described("cold", processes=5))
+    monkeypatch.setattr(cold.child_process, "json_of", ask)
+    run = scenarios.run("some.edge", scenario=scenarios.named_scenario("cold", processes=5))
     # The first process fills the caches and does not count.
     assert run.count == 1
     assert run.incomplete == "LoadFailed: the engine is gone"

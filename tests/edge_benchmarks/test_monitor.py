@@ -70,7 +70,7 @@ def watched(root, *changes, as_shipped=False):
     now = monitor.now_ns()
     for files in changes:
         write(root, files)
-        now += int(monitor.LOOK_S * 1e9) + 1
+        now += int(monitor.SAMPLE_PERIOD_S * 1e9) + 1
         watch.poll(now)
     return watch.finish(10, as_shipped=as_shipped)[:2]
 
@@ -152,7 +152,7 @@ def test_the_busiest_other_processes_are_named(tmp_path):
 
 
 def test_a_description_of_a_machine_that_says_nothing_is_full_of_none(tmp_path):
-    before = environment.moment(tmp_path)
+    before = environment.snapshot(tmp_path)
     found = environment.describe(
         modules=("nothing",), device_used="CPU", threads=2, before=before, root=tmp_path
     )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import toys
 
-from edge_benchmarks import loops, page, report, scenarios, summary, text
+from edge_benchmarks import loops, render_html, render_text, report, scenarios, summary
 from edge_benchmarks.frames import frame_set
-from edge_benchmarks.subject import Item, NullModel, items_of, supply
+from edge_benchmarks.system_under_test import Item, NullModel, item_stream, items_of
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
 from edge_sdk.errors import InferFailed, InputError
 from edge_sdk.model import Model, ModelInfo
@@ -22,7 +22,7 @@ ITEM = Item(0, np.zeros((48, 64, 3), np.uint8), None, 1)
 STAGES = ("preprocess", "infer", "postprocess")
 
 
-class Subject:
+class SystemUnderTest:
     """Takes the given nanoseconds of a fake clock for each item, and says one face."""
 
     stages = STAGES
@@ -50,7 +50,7 @@ def measured():
         measurement = loops.Measurement(columns, duration_s=duration_s, clock=clock, **changes)
         measurement.begin()
         wanted = scenario or report.Scenario("single-stream", duration_s)
-        subject = Subject(clock, durations)
+        subject = SystemUnderTest(clock, durations)
         measurement.guard(lambda: loop(measurement, [subject], cycle([ITEM]), wanted))
         return measurement
 
@@ -74,7 +74,7 @@ def test_a_duration_that_is_not_positive_and_finite_is_refused(duration):
 )
 def test_an_unknown_scenario_or_a_foreign_parameter_is_refused(given, message):
     with pytest.raises(InputError, match=message):
-        scenarios.described(**given)
+        scenarios.named_scenario(**given)
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_an_unknown_scenario_or_a_foreign_parameter_is_refused(given, message):
 )
 def test_parameters_must_be_positive(given):
     with pytest.raises(InputError, match="positive"):
-        scenarios.check(scenarios.described(**given), scenarios.Options())
+        scenarios.check(scenarios.named_scenario(**given), scenarios.Options())
 
 
 def test_every_scenario_has_its_usual_parameters():
     for kind in scenarios.SCENARIOS:
-        scenarios.check(scenarios.described(kind), scenarios.Options())
-    assert scenarios.described("sustained").duration_s == 900
+        scenarios.check(scenarios.named_scenario(kind), scenarios.Options())
+    assert scenarios.named_scenario("sustained").duration_s == 900
 
 
 def test_warm_up_ends_when_three_windows_agree_but_not_before_its_least():
     clock = FakeClock()
-    warm = loops.warm_up(Subject(clock, cycle([1_000_000])), cycle([ITEM]), cap_s=6, clock=clock)
+    warm = loops.warm_up(SystemUnderTest(clock, cycle([1_000_000])), cycle([ITEM]), cap_s=6, clock=clock)
     # Windows of 100 one-millisecond frames, and a sixth of the cap at least.
     assert warm == report.WarmUp(1.0, 1000, stable=True)
 
@@ -106,7 +106,7 @@ def test_warm_up_ends_when_three_windows_agree_but_not_before_its_least():
 def test_warm_up_waits_for_what_settles():
     clock = FakeClock()
     slow = [int(1_000_000 * (1 + 4 / (1 + n / 200))) for n in range(3000)]
-    subject = Subject(clock, iter(slow + [1_000_000] * 20_000))
+    subject = SystemUnderTest(clock, iter(slow + [1_000_000] * 20_000))
     warm = loops.warm_up(subject, cycle([ITEM]), cap_s=30, clock=clock)
     assert warm.stable
     assert 5 <= warm.seconds < 30
@@ -115,7 +115,7 @@ def test_warm_up_waits_for_what_settles():
 def test_warm_up_gives_up_at_its_cap():
     clock = FakeClock()
     # Every frame is a hundredth slower than the one before, so every window is much slower.
-    subject = Subject(clock, (int(1_000_000 * 1.01**n) for n in range(1000)))
+    subject = SystemUnderTest(clock, (int(1_000_000 * 1.01**n) for n in range(1000)))
     warm = loops.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
     assert not warm.stable
     assert 2 <= warm.seconds < 2.5
@@ -123,7 +123,7 @@ def test_warm_up_gives_up_at_its_cap():
 
 def test_too_few_frames_for_three_windows_are_not_stable():
     clock = FakeClock()
-    subject = Subject(clock, cycle([100_000_000]))
+    subject = SystemUnderTest(clock, cycle([100_000_000]))
     warm = loops.warm_up(subject, cycle([ITEM]), cap_s=2, clock=clock)
     assert warm == report.WarmUp(2.0, 20, stable=False)
 
@@ -161,7 +161,7 @@ def test_an_interrupt_leaves_what_was_measured(measured):
 
 
 def test_a_wish_to_stop_is_heard_between_frames(measured):
-    stop = loops.Stop()
+    stop = loops.StopRequest()
 
     def durations():
         yield from [1_000_000] * 3
@@ -307,7 +307,7 @@ def test_crops_are_drawn_faces_and_own_pictures_are_crops(tmp_path):
     (middle,) = items_of(own, "liveness")[0].boxes.tolist()
     assert middle == [240, 160, 400, 320]
     assert [item.drawn for item in items_of(own, "detection")] == [None, None]
-    assert next(supply(drawn)).number == next(supply(drawn)).number
+    assert next(item_stream(drawn)).number == next(item_stream(drawn)).number
 
 
 @pytest.fixture
@@ -358,8 +358,8 @@ def test_an_interrupt_during_the_warm_up_gives_a_run_without_samples(loads, monk
         assert (run.count, run.incomplete, run.verdict) == (0, loops.INTERRUPTED, "INVALID")
         run.save(tmp_path / "run.json")
         assert report.read(tmp_path / "run.json") == (run,)
-        assert "incomplete" in text.table([run])
-        assert "incomplete" in page.page([run])
+        assert "incomplete" in render_text.table([run])
+        assert "incomplete" in render_html.page([run])
     assert all(model.session.closed for model in loads)
 
 

@@ -88,7 +88,7 @@ def test_the_repositorys_suites_can_be_read():
 
 def test_a_cell_goes_to_another_process_and_stays_the_same():
     options = Options(frames=Path("a"), size=(640, 480), data=Path("b"), threads=2)
-    cell = suite.Cell("x.edge", scenarios.described("paced", fps=7.5), options)
+    cell = suite.Cell("x.edge", scenarios.named_scenario("paced", fps=7.5), options)
     assert suite._cell(suite._plain(cell)) == cell
 
 
@@ -111,7 +111,7 @@ def measure(monkeypatch, make_run):
 
 
 def cells(*names):
-    return [suite.Cell(name, scenarios.described("single-stream"), Options()) for name in names]
+    return [suite.Cell(name, scenarios.named_scenario("single-stream"), Options()) for name in names]
 
 
 def test_an_engine_that_fails_costs_its_own_cell_only(measure):
@@ -157,30 +157,17 @@ def test_a_single_bundles_error_is_the_commands(measure):
 def test_a_fresh_process_that_fails_says_why():
     (cell,) = cells("missing.edge")
     with pytest.raises(Exception, match=r"missing\.edge"):
-        suite.measure_apart(cell)
+        suite.measure_in_fresh_process(cell)
 
 
-INTERRUPTIBLE = """
-import sys, toys
-from edge_benchmarks import loops, scenarios
-from edge_sdk import model
-engine = toys.FakeTarget()
-model.find_target = scenarios.find_target = lambda name: engine
-loop = loops.LOOPS["single-stream"]
-def announced(*given):
-    print("measuring", flush=True)
-    loop(*given)
-loops.LOOPS["single-stream"] = announced
-from edge_sdk.cli import main
-sys.exit(main(["bench", sys.argv[1], "--duration", "6", "-o", sys.argv[2], "--html", sys.argv[2] + ".html"]))
-"""
+PROGRAM = Path(__file__).parent / "programs" / "interruptible_bench.py"
 
 
 def test_ctrl_c_still_writes_what_was_measured(toy_bundle, tmp_path):
     out = tmp_path / "run.json"
     path = os.pathsep.join(str(ROOT / p) for p in (".", "quantize", "targets", "benchmarks", "tests"))
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, str(toy_bundle), str(out)],
+        [sys.executable, str(PROGRAM), str(toy_bundle), str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

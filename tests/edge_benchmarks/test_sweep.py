@@ -129,10 +129,10 @@ def test_who_measures_is_alone_and_goes_before_who_comes_later(tmp_path):
     order, inside = [], threading.Event()
 
     def use(name, alone):
-        with sweep.machine(alone=alone, folder=tmp_path):
+        with sweep.machine_lock(exclusive=alone, folder=tmp_path):
             order.append(name)
 
-    with sweep.machine(alone=False, folder=tmp_path):
+    with sweep.machine_lock(exclusive=False, folder=tmp_path):
         measuring = threading.Thread(target=use, args=("measures", True))
         measuring.start()
         inside.wait(0.2)  # it stands at the door now

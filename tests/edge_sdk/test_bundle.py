@@ -1,7 +1,6 @@
 import dataclasses
 import hashlib
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +75,9 @@ def test_golden_cases_without_a_frame_and_with_more_inputs_come_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "inputs", [{}, {"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, {"pixels": np.zeros((1, 64, 64, 3))}], ids=str
+    "inputs",
+    [{}, {"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, {"pixels": np.zeros((1, 64, 64, 3))}],
+    ids=str,
 )
 def test_a_golden_case_that_does_not_give_every_input_is_refused(inputs):
     outputs = {t.name: np.zeros(t.shape, np.float16) for t in toys.SPEC.outputs}

@@ -150,7 +150,11 @@ def test_softmax_is_a_share_whatever_it_is_given(logits):
         {"head": {"crop": FaceCrop(1e9, "repeat")}},
         {"head": {"labels": ()}},
         {"head": {"labels": ("red", "green", "blue")}},
-        {"inputs": (dataclasses.replace(toys.CLASSIFIER.inputs[0], shape=(1, 4, 16, 16, 3), layout="NTHWC"),)},
+        {
+            "inputs": (
+                dataclasses.replace(toys.CLASSIFIER.inputs[0], shape=(1, 4, 16, 16, 3), layout="NTHWC"),
+            )
+        },
         {"outputs": toys.SPEC.outputs},
     ],
 )

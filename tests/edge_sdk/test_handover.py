@@ -68,7 +68,9 @@ def path(tmp_path):
 
 
 def test_the_stand_in_answers_until_the_engine_is_built(engines, path):
-    with edge.load(path, prefer=PREFER, threads=2, options=edge.LoadOptions(engine={"cuda_graph": True})) as model:
+    with edge.load(
+        path, prefer=PREFER, threads=2, options=edge.LoadOptions(engine={"cuda_graph": True})
+    ) as model:
         assert (model.info.target, model.pending) == ("onnxruntime", "tensorrt")
         assert "tensorrt builds its engine" in model.info.notes[-1]
         found = model(toys.frame())

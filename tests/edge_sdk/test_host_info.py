@@ -161,7 +161,13 @@ def test_an_empty_root_says_why_nothing_is_known(tmp_path):
 
 
 def test_this_machine_answers_or_says_why_not():
-    for read in (host_info.board, host_info.clocks, host_info.temperatures, host_info.throttle, host_info.cameras):
+    for read in (
+        host_info.board,
+        host_info.clocks,
+        host_info.temperatures,
+        host_info.throttle,
+        host_info.cameras,
+    ):
         reading = read()
         assert (reading.value is None) == bool(reading.reason)
 

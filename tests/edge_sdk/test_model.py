@@ -38,7 +38,11 @@ def test_what_the_caller_asks_the_engine_for_wins_over_the_boards_profile(toy_bu
 
     def asked(**arguments):
         edge.load(toy_bundle, **arguments).close()
-        return toy_engine.load_options.threads, toy_engine.load_options.devices, dict(toy_engine.load_options.engine)
+        return (
+            toy_engine.load_options.threads,
+            toy_engine.load_options.devices,
+            dict(toy_engine.load_options.engine),
+        )
 
     assert asked() == (None, (), {})
     assert asked(profile=board) == (3, ("XNNPACK",), {})

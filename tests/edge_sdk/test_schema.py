@@ -1,5 +1,8 @@
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 import toys
@@ -7,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_sdk import zoo
+from edge_sdk.bundle import Bundle, Manifest
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.schema import from_plain, read_toml, to_plain
+from edge_sdk.schema import from_plain, json_schema, read_toml, to_plain
 from edge_sdk.spec import Gate, ModelSpec, Recipe
 
 HEAD = to_plain(toys.SPEC.head)
@@ -109,3 +113,140 @@ def test_toml_that_cannot_be_read_is_named(tmp_path, text):
         (tmp_path / "x.toml").write_bytes(text)
     with pytest.raises(InputError, match=r"x\.toml"):
         read_toml(tmp_path / "x.toml")
+
+
+# The JSON Schema beside the reader
+
+
+@pytest.fixture(scope="module")
+def validator():
+    jsonschema = pytest.importorskip("jsonschema", reason="the peer that reads JSON Schema")
+    schema = json_schema(Manifest)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+SHIPPED = [bundle for name in zoo.NAMES for bundle in zoo.bundles(name)]
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda b: b.file)
+def test_the_schema_accepts_what_the_reader_accepts(validator, shipped):
+    validator.validate(json.loads(Bundle.open(shipped.path).manifest.to_bytes()))
+
+
+def _places(plain, at=()):
+    """Every value of a manifest with the keys that lead to it."""
+    yield at, plain
+    inside = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, value in inside:
+        yield from _places(value, (*at, key))
+
+
+def _changed(plain, at, change):
+    """A copy with the value at a place changed, or taken out where ``change`` is None."""
+    root = {"manifest": json.loads(json.dumps(plain))}
+    *way, key = ("manifest", *at)
+    holder = root
+    for step in way:
+        holder = holder[step]
+    if change is None:
+        del holder[key]
+    else:
+        holder[key] = change(holder[key])
+    return root["manifest"]
+
+
+def _problem(plain):
+    try:
+        from_plain(Manifest, plain, "manifest")
+    except ManifestInvalid as error:
+        return error.message
+    return ""
+
+
+OTHER_TYPES = {"text": "x", "integer": 7, "float": 0.5, "true": True, "null": None, "list": [], "object": {}}
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_the_schema_refuses_what_the_reader_refuses(validator, name):
+    """Each key taken out, each object given one more, each value made one of every other type."""
+    plain = json.loads(Bundle.open(zoo.bundles(name)[0].path).manifest.to_bytes())
+    tried = refused = 0
+    for at, value in list(_places(plain)):
+        changes = [lambda _, other=other: other for other in OTHER_TYPES.values()]
+        if isinstance(value, dict):
+            changes.append(lambda old: {**old, "one more": 1})
+        if at and isinstance(at[-1], str):
+            changes.append(None)
+        for change in changes:
+            broken = _changed(plain, at, change)
+            tried += 1
+            problem = _problem(broken)
+            # Values that contradict each other are the reader's alone; a type or a key is both's.
+            if re.match(r"manifest\S*( has an unknown key| lacks the key|: expected)", problem):
+                refused += 1
+                assert not validator.is_valid(broken), (at, problem)
+            elif not problem:
+                assert validator.is_valid(broken), at
+    assert refused > tried / 2
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "\x1b[2J", "\x7f", "\u2028"])
+def test_the_schema_refuses_text_that_a_terminal_would_obey(validator, text):
+    plain = json.loads(Bundle.open(SHIPPED[0].path).manifest.to_bytes())
+    for broken in ({**plain, "producer": text}, {**plain, "fingerprint": {text: "1"}}):
+        with pytest.raises(ManifestInvalid):
+            from_plain(Manifest, broken, "manifest")
+        assert not validator.is_valid(broken)
+
+
+@dataclass(frozen=True)
+class Circle:
+    kind: Literal["circle"]
+    radius: float
+
+
+@dataclass(frozen=True)
+class Square:
+    kind: Literal["square"]
+    side: int = 1
+
+
+@dataclass(frozen=True)
+class Drawing:
+    shape: Circle | Square
+    names: Mapping[str, int] = field(default_factory=dict)
+    note: str | None = None
+    final: bool = False
+
+
+@pytest.mark.parametrize(
+    ("plain", "good"),
+    [
+        ({"shape": {"kind": "circle", "radius": 1}}, True),
+        ({"shape": {"kind": "square"}, "names": {"a": 1}, "note": "n", "final": True}, True),
+        ({"shape": {"kind": "square", "radius": 1.0}}, False),
+        ({"shape": {"kind": "circle"}}, False),
+        ({"shape": {"kind": "line"}}, False),
+        ({"shape": {"radius": 1.0}}, False),
+        ({}, False),
+        ({"shape": {"kind": "square"}, "names": {"a": "1"}}, False),
+        ({"shape": {"kind": "square"}, "final": 1}, False),
+        ({"shape": {"kind": "square"}, "note": 1}, False),
+    ],
+)
+def test_alternatives_are_told_by_their_kind_in_the_schema_too(plain, good):
+    jsonschema = pytest.importorskip("jsonschema")
+    assert jsonschema.Draft202012Validator(json_schema(Drawing)).is_valid(plain) is good
+    if good:
+        from_plain(Drawing, plain, "drawing")
+    else:
+        with pytest.raises(ManifestInvalid):
+            from_plain(Drawing, plain, "drawing")
+
+
+@pytest.mark.parametrize("value", [1.0, True, "1"])
+def test_a_literal_is_held_to_its_type(value):
+    plain = json.loads(Bundle.open(SHIPPED[0].path).manifest.to_bytes())
+    with pytest.raises(ManifestInvalid, match=r"manifest\.schema"):
+        from_plain(Manifest, {**plain, "schema": value}, "manifest")

@@ -117,7 +117,9 @@ def test_tensors_that_hold_too_much_together_are_refused():
 )
 def test_a_number_outside_its_range_is_refused_by_name(field, value):
     letterbox = {"pad": 0, "max_scale": 2.0}
-    part = {"letterbox": LetterboxSpec(**{**letterbox, field: value})} if field in letterbox else {field: value}
+    part = (
+        {"letterbox": LetterboxSpec(**{**letterbox, field: value})} if field in letterbox else {field: value}
+    )
     with pytest.raises(ManifestInvalid, match=field):
         dataclasses.replace(toys.SPEC.head, **part)
 

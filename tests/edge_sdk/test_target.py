@@ -18,7 +18,9 @@ def test_a_listed_target_is_found_whether_its_engine_is_here_or_not(name, monkey
     assert find_target(name).name == name
 
 
-@pytest.mark.parametrize("name", ["os", "edge_sdk.model", "../tflite", "", "ONNXRUNTIME", "conformance", "profiles"])
+@pytest.mark.parametrize(
+    "name", ["os", "edge_sdk.model", "../tflite", "", "ONNXRUNTIME", "conformance", "profiles"]
+)
 def test_a_name_that_is_not_listed_is_never_imported(name, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", lambda asked: pytest.fail(f"imported {asked}"))
     with pytest.raises(UnknownTarget) as caught:

@@ -11,6 +11,7 @@ pytest.importorskip("onnxruntime", reason="calibration runs by it")
 
 import onnx
 import toys
+from edge_targets.check import check
 from onnx import helper, numpy_helper
 
 from edge_quantize.build import golden_frame
@@ -22,7 +23,6 @@ from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact, FloatModel
 from edge_sdk.tasks import task_of
 from edge_targets import check as checking
-from edge_targets.check import check
 from edge_targets.tensorrt import BUILD, MODEL, TARGET
 
 FP16 = Recipe(name="fp16", precision="fp16", calibration_items=0, gate=Gate({"map50": 0.01}))

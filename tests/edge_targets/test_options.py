@@ -7,14 +7,14 @@ import types
 import numpy as np
 import pytest
 import toys
+from edge_targets.devices import first_that_loads
+from edge_targets.threads import BUDGET_VARIABLE, cores, thread_count
 
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.model import snr_db
 from edge_sdk.target import Artifact, FloatModel, LoadOptions, check_options, find_target
 from edge_targets import onnxruntime as ours
 from edge_targets import tflite
-from edge_targets.devices import first_that_loads
-from edge_targets.threads import BUDGET_VARIABLE, cores, thread_count
 
 
 def pixels(seed=0):

@@ -9,9 +9,10 @@ from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import ablate, checkpoint  # noqa: E402
 from edge_training.data import fer2013  # noqa: E402
 from edge_training.data.attacks import SPECIES  # noqa: E402
+from edge_training.data.augment import FACE_SIDES  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
 from edge_training.stages import liveness  # noqa: E402
-from edge_training.stages.student import SIZES, StudentStage  # noqa: E402
+from edge_training.stages.student import StudentStage  # noqa: E402
 
 
 def faces(count, seed):
@@ -37,7 +38,7 @@ def test_students_are_trained_in_every_cell_with_every_seed_and_once(tmp_path, m
 
     found = run()
     assert {name: len(figures) for name, figures in found.items()} == {"a": 2, "b": 2}
-    assert list(found["a"][0]) == [f"{size} px" for size in SIZES]
+    assert list(found["a"][0]) == [f"{size} px" for size in FACE_SIDES]
     monkeypatch.setattr(ablate, "fit", lambda *_: pytest.fail("a finished cell is trained again"))
     assert run() == found
     assert ablate.table(found).splitlines()[2].startswith("| a | ")

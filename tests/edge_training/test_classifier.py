@@ -7,8 +7,8 @@ import torch
 
 from edge_sdk.errors import InputError
 from edge_training.data import fer2013
+from edge_training.stages.base import Teacher
 from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
-from edge_training.stages.common import Teacher
 
 
 def stage(teacher=None, **options):

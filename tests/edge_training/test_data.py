@@ -12,7 +12,7 @@ from edge_training.data import augment, fer2013
 from edge_training.data.scenes import SceneMaker
 from edge_training.networks import CLASSIFIERS
 from edge_training.stages import stages_of
-from edge_training.stages.common import balanced_rows
+from edge_training.stages.base import balanced_rows
 from edge_training.stages.detector import collate
 
 

@@ -11,9 +11,10 @@ from edge_sdk.errors import InputError  # noqa: E402
 from edge_training.baselines import histogram, statistics  # noqa: E402
 from edge_training.data.attacks import SIDE, SPECIES, Simulator  # noqa: E402
 from edge_training.data.portraits import Portrait  # noqa: E402
+from edge_training.data.presentations import SPLITS, part_of  # noqa: E402
 from edge_training.networks import pad  # noqa: E402
 from edge_training.stages import stages_of  # noqa: E402
-from edge_training.stages.liveness import SPLITS, LivenessOptions, LivenessStage, part_of  # noqa: E402
+from edge_training.stages.liveness import LivenessOptions, LivenessStage  # noqa: E402
 from edge_training.train import fit  # noqa: E402
 
 

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from edge_training.export import PixelsIn, fuse, round_to_half  # noqa: E402
+from edge_training.export import DeployedGraph, fuse, round_to_half  # noqa: E402
 from edge_training.losses import DetectionLoss  # noqa: E402
 from edge_training.networks import CLASSIFIERS, DETECTORS, pad  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
@@ -60,8 +60,8 @@ def test_folding_batch_norm_changes_no_answer(detector):
     network.eval()
     pixels = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        before = PixelsIn(network)(pixels)
-        after = PixelsIn(fuse(network))(pixels)
+        before = DeployedGraph(network)(pixels)
+        after = DeployedGraph(fuse(network))(pixels)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
@@ -78,7 +78,7 @@ def test_a_graphs_weights_are_held_by_half_precision_and_stay_close():
 
 
 def test_the_deployed_graph_takes_pixels_and_gives_maps_cell_by_cell(detector):
-    outputs = PixelsIn(detector(7).eval())(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    outputs = DeployedGraph(detector(7).eval())(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert [tuple(o.shape) for o in outputs] == [
         (1, 8, 8, 64),
         (1, 8, 8, 7),

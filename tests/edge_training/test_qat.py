@@ -11,13 +11,13 @@ onnx = pytest.importorskip("onnx", reason="host tool not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys  # noqa: E402
+from edge_quantize.trained import check_quantized, for_onnxruntime  # noqa: E402
 
 from edge_quantize import qdq  # noqa: E402
-from edge_quantize.trained import check_quantized, for_onnxruntime  # noqa: E402
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
 from edge_training.data import fer2013  # noqa: E402
-from edge_training.export import PixelsIn, fuse  # noqa: E402
+from edge_training.export import DeployedGraph, fuse  # noqa: E402
 from edge_training.qat import FakeQuantized, export  # noqa: E402
 from edge_training.stages import stages_of  # noqa: E402
 from edge_training.stages.qat import QatOptions, QatStage  # noqa: E402
@@ -154,7 +154,7 @@ def test_onnxruntime_computes_convolutions_before_a_relu_in_8_bits(graph, tmp_pa
 
 def test_fake_quantization_leaves_the_float_network_as_it_was_but_for_noise():
     network, pixels = Toy(), Pictures(0)[0][0]
-    plain = PixelsIn(fuse(copy.deepcopy(network).eval())).eval()
+    plain = DeployedGraph(fuse(copy.deepcopy(network).eval())).eval()
     quantized = FakeQuantized(network, SPEC)
     quantized(pixels)
     quantized.observe(False)

@@ -5,10 +5,10 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training.data import augment, fer2013  # noqa: E402
+from edge_training.data.augment import FACE_SIDES  # noqa: E402
 from edge_training.networks.gmenet import GMENet  # noqa: E402
-from edge_training.stages.common import Teacher  # noqa: E402
+from edge_training.stages.base import Teacher  # noqa: E402
 from edge_training.stages.student import (  # noqa: E402
-    SIZES,
     StudentOptions,
     StudentStage,
     attention_distance,
@@ -34,7 +34,7 @@ def teacher():
     return GMENet().state_dict()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", FACE_SIDES)
 def test_a_degraded_face_has_no_more_detail_than_its_size(size):
     image = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     seen = augment.degrade(image, size)
@@ -48,8 +48,8 @@ def test_a_degraded_face_has_no_more_detail_than_its_size(size):
 
 
 def test_sizes_are_seen_as_often_as_the_recipe_says():
-    for number, size in enumerate(SIZES):
-        whole, small, *_ = stage(shares=np.eye(len(SIZES))[number].tolist()).batches(0)[0]
+    for number, size in enumerate(FACE_SIDES):
+        whole, small, *_ = stage(shares=np.eye(len(FACE_SIDES))[number].tolist()).batches(0)[0]
         expected = [augment.degrade(image, size) for image in whole.numpy()]
         assert (small.numpy() == np.stack(expected)).all()
 
@@ -94,7 +94,7 @@ def test_other_teachers_have_an_equal_say_in_the_answers_and_none_in_the_maps():
     for made in (alone, joined):
         made.network(teacher())
     images = torch.rand(4, 3, 48, 48)
-    (own, own_maps), (answer, maps) = alone._taught(images), joined._taught(images)
+    (own, own_maps), (answer, maps) = alone._teacher_outputs(images), joined._teacher_outputs(images)
     torch.testing.assert_close(answer, (own + 2 * joined.others.logits(images)) / 3)
     assert all(torch.equal(a, b) for a, b in zip(own_maps, maps, strict=True))
     assert not answer.requires_grad
@@ -105,7 +105,7 @@ def test_a_mirror_image_is_taught_as_the_face_is(others):
     made = stage(others)
     made.network(teacher())
     images = torch.rand(4, 3, 48, 48)
-    (answer, _), (mirrored, _) = made._taught(images), made._taught(images.flip(3))
+    (answer, _), (mirrored, _) = made._teacher_outputs(images), made._teacher_outputs(images.flip(3))
     torch.testing.assert_close(answer, mirrored)
 
 

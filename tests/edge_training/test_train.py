@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
-from edge_training.train import Schedule, fit, run  # noqa: E402
+from edge_training.stages.base import Schedule  # noqa: E402
+from edge_training.train import fit, run  # noqa: E402
 
 
 class Batches(torch.utils.data.Dataset):
@@ -96,6 +97,13 @@ def test_the_log_has_one_line_an_epoch(tmp_path):
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+def test_too_few_pictures_for_a_batch_are_refused_and_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(Batches, "__len__", lambda self: 0)
+    with pytest.raises(InputError, match="no batch"):
+        fit(Stage(), tmp_path, None, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failing_write_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.ones(2)}, {"epoch": 1})
@@ -134,9 +142,7 @@ def test_a_seed_of_the_command_line_takes_the_place_of_the_recipes(tmp_path, mon
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("seed = 1")
     seen = []
-    monkeypatch.setattr(
-        "edge_training.stages.stages_of", lambda recipe, *_: seen.append(recipe["seed"]) or []
-    )
+    monkeypatch.setattr("edge_training.train.stages_of", lambda recipe, *_: seen.append(recipe["seed"]) or [])
     for seed in (None, 7):
         run(recipe, tmp_path, tmp_path / "work", device="cpu", threads=1, seed=seed)
     assert seen == [1, 7]

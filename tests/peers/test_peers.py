@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,24 +11,7 @@ from edge_sdk.errors import InferFailed, InputError
 from peers import catalogue, measure, table
 from peers.processes import PeerProcess
 
-ECHO = """
-import json, sys
-print(json.dumps({"load_ns": 1, "first_ns": 2, "faces": 0}), flush=True)
-for line in sys.stdin:
-    asked = json.loads(line)
-    if asked["do"] == "die":
-        print("out of memory", file=sys.stderr)
-        sys.exit(9)
-    if asked["do"] == "hang":
-        import time
-        time.sleep(60)
-    if asked["do"] == "memory":
-        print(json.dumps({"peak": 5_000_000}), flush=True)
-    elif asked["do"] == "expressions":
-        print(json.dumps({"answers": [0, -1, 2]}), flush=True)
-    else:
-        print(json.dumps({"end_to_end_ns": [30, 10, 20], "engine_ns": [7, 8, 9], "faces": 3, "cpu_ns": 0}), flush=True)
-"""
+ECHO = str(Path(__file__).parent / "echo_worker.py")
 
 
 def peer(name, ours=False):
@@ -57,7 +41,7 @@ def test_a_table_with_an_unknown_environment_is_refused(tmp_path):
 
 def test_a_peer_that_dies_says_why():
     with (
-        PeerProcess([sys.executable, "-c", ECHO]) as process,
+        PeerProcess([sys.executable, ECHO]) as process,
         pytest.raises(InferFailed, match="out of memory"),
     ):
         process.ask({"do": "die"})
@@ -65,7 +49,7 @@ def test_a_peer_that_dies_says_why():
 
 def test_a_peer_that_hangs_is_stopped():
     with (
-        PeerProcess([sys.executable, "-c", ECHO]) as process,
+        PeerProcess([sys.executable, ECHO]) as process,
         pytest.raises(InferFailed, match=r"within 0\.2 s"),
     ):
         process.ask({"do": "hang"}, limit_s=0.2)
@@ -78,10 +62,10 @@ def test_a_process_that_says_nothing_is_no_peer():
 
 def test_one_peer_that_fails_costs_the_others_nothing(tmp_path):
     peers = [peer("good"), peer("bad")]
-    measured = {p.name: measure.Measured() for p in peers}
+    measured = {p.name: measure.Measurements() for p in peers}
 
     def command(p, frames):
-        return [sys.executable, "-c", ECHO if p.name == "good" else "raise SystemExit('no engine')"]
+        return [sys.executable, *([ECHO] if p.name == "good" else ["-c", "raise SystemExit('no engine')"])]
 
     quiet = {"progress": lambda stage, done, total: None}
     measure.cold(peers, measured, command, tmp_path, rounds=2, **quiet)
@@ -93,7 +77,7 @@ def test_one_peer_that_fails_costs_the_others_nothing(tmp_path):
 
 
 def row(name, p50_ms, engine_ms, first_s, peak_mb, *, ours=False):
-    mine = measure.Measured(
+    mine = measure.Measurements(
         cold_ns=[int(first_s * 1e9)],
         peak=[int(peak_mb * 1e6)],
         end_to_end_ns=[np.full(700, int(p50_ms * 1e6))] * 3,
@@ -137,7 +121,7 @@ def test_a_face_that_was_not_found_is_a_wrong_answer():
 
 
 def test_few_samples_make_no_p99():
-    mine = measure.Measured(end_to_end_ns=[np.arange(100) + 1])
+    mine = measure.Measurements(end_to_end_ns=[np.arange(100) + 1])
     figures = table.summary([peer("a")], {"a": mine}, {}, None)[0]
     assert figures["end_to_end_ms"]["p99"] is None
     assert figures["end_to_end_ms"]["p50"] == pytest.approx(50 / 1e6)

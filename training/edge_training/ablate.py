@@ -1,10 +1,11 @@
-"""Many short trainings of one stage that differ in what a recipe's cells say: a table with mean and spread over seeds.
+"""An ablation: one stage is trained once per variant and seed; a table shows mean and standard deviation over seeds.
 
     make ablation-gmenet DATA=../shared/data
     make pad-unseen DATA=../shared/data
 
-Resumable: a finished cell is read from its log, an interrupted one goes on from its last epoch. Figures are of the last
-epoch's averaged weights on the stage's validation set; nothing is chosen by them.
+The recipe's ``[[cell]]`` tables are the variants. A finished training is read from its log and an interrupted one
+goes on from its last epoch. Figures are those of the last epoch's averaged weights on the validation set; no
+epoch is chosen.
 """
 
 from __future__ import annotations
@@ -25,27 +26,28 @@ from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
 from edge_training.data import fer2013
 from edge_training.data.attacks import SPECIES
-from edge_training.stages import options_of
+from edge_training.data.augment import FACE_SIDES
+from edge_training.stages.base import Stage, options_of
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
-from edge_training.stages.student import SIZES, StudentOptions, StudentStage
-from edge_training.train import Stage, fit
+from edge_training.stages.student import StudentOptions, StudentStage
+from edge_training.train import fit
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A stage that cells can vary.
+    """A kind of stage that can be varied.
 
     Attributes:
-        options: its keys in a recipe.
-        maker: from the data folder to what makes a stage of options and a seed.
-        columns: title to the figure of its validation; of 0 to 1.
-        taught: whether it starts from a teacher's weights.
+        options: dataclass of the stage's keys in a recipe.
+        maker: from the data folder to a function that makes a stage of options and a seed.
+        columns: title of a column to the name of the validation figure in it, 0 to 1.
+        from_teacher: whether the stage starts from a teacher's weights.
     """
 
     options: type[Any]
     maker: Callable[[Path], Callable[[Any, int], Stage]]
     columns: Mapping[str, str]
-    taught: bool
+    from_teacher: bool
 
 
 def _students(data: Path) -> Callable[[Any, int], Stage]:
@@ -58,12 +60,14 @@ def _liveness(data: Path) -> Callable[[Any, int], Stage]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "student": Kind(StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in SIZES}, taught=True),
+    "student": Kind(
+        StudentOptions, _students, {f"{s} px": f"accuracy_{s}" for s in FACE_SIDES}, from_teacher=True
+    ),
     "liveness": Kind(
         LivenessOptions,
         _liveness,
         {**{f"AUC {s}": f"auc_{s}" for s in SPECIES}, **{f"EER {s}": f"eer_{s}" for s in SPECIES}},
-        taught=False,
+        from_teacher=False,
     ),
 }
 
@@ -71,17 +75,18 @@ KINDS: Mapping[str, Kind] = {
 def run(
     recipe_file: Path, teacher: Path | None, data: Path, work: Path, *, device: str
 ) -> dict[str, list[dict[str, float]]]:
-    """Train every cell with every seed.
+    """Train every variant with every seed.
 
     Args:
-        recipe_file: ``seeds``, a table named after one of ``KINDS`` with what the cells share, and ``[[cell]]`` tables.
-        teacher: weights that a student starts from.
+        recipe_file: ``seeds``, a table named after one of ``KINDS`` with the keys that all variants
+            share, and ``[[cell]]`` tables with a name and the keys in which a variant differs.
+        teacher: checkpoint that a student starts from; None for other stages.
         data: folder with the training data.
-        work: for checkpoints and logs.
+        work: folder for checkpoints and logs, made if missing.
         device: torch device name.
 
     Returns:
-        Cell to the figures of its last epoch by their titles, a seed each.
+        Name of a variant to the figures of its last epoch by title, one dictionary per seed.
 
     Raises:
         InputError: the recipe, the teacher or the data cannot be used; nothing has been trained then.
@@ -107,10 +112,10 @@ def run(
         named[name] = options_of(kind.options, settings)
     if len(named) != len(cells):
         raise InputError(f"{recipe_file} has two cells of one name", remedy="name them apart")
-    if kind.taught != (teacher is not None):
+    if kind.from_teacher != (teacher is not None):
         raise InputError(
-            f"a {named_kinds[0]} stage {'starts from' if kind.taught else 'has no'} teacher",
-            remedy="give --teacher" if kind.taught else "leave --teacher out",
+            f"a {named_kinds[0]} stage {'starts from' if kind.from_teacher else 'has no'} teacher",
+            remedy="give --teacher" if kind.from_teacher else "leave --teacher out",
         )
     weights = None if teacher is None else checkpoint.load(teacher)[0]
     stage_of = kind.maker(data)
@@ -136,7 +141,7 @@ def _last(log: Path) -> dict[str, Any] | None:
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: a row a cell, a column a figure, mean and standard deviation over seeds in percent."""
+    """Markdown: a row per variant and a column per figure, mean ± standard deviation over seeds in percent."""
     titles = list(next(iter(found.values()))[0])
     lines = [
         "| | " + " | ".join(titles) + " | seeds |",

@@ -1,12 +1,12 @@
-"""What a liveness score is worth: the same pictures judged by means that cannot know what an attack is.
+"""Baselines of the liveness network on the simulated presentations: what much simpler methods reach.
 
     python -m edge_training.baselines --data ../shared/data --json
 
-histogram   a small network on colour histograms alone. If it tells attacks from faces, the simulation has a shortcut.
+histogram   a small network on colour histograms alone. If it recognises attacks, the simulation has a shortcut.
 ridge       a linear model on statistics of colour, blur and spectrum: the trivial baseline.
-minifasnet  MiniFASNetV2 as its makers published it, which never saw a simulated attack.
+minifasnet  MiniFASNetV2 as published, which was trained on real attacks and never saw a simulated one.
 
-The first two are fitted to training presentations; all are measured on those of portraits that nobody trained on.
+The first two are fitted to training presentations; all are measured on portraits that no training saw.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from edge_quantize.data import BONA_FIDE
 from edge_sdk.errors import EdgeError
 from edge_sdk.image import Image
 from edge_training.data.attacks import SPECIES
-from edge_training.peers import MiniFASNetV2
-from edge_training.stages.liveness import presentations
+from edge_training.data.presentations import presentations
+from edge_training.reference_models import minifasnet
 
 Floats = npt.NDArray[np.float64]
 
 
 def histogram(image: Image) -> Floats:
-    """(48,) sixteen bins a channel."""
+    """(48,) counts in sixteen bins per channel, as shares of the pixels."""
     counts = [np.histogram(image[:, :, c], 16, (0, 256))[0] for c in range(3)]
     return np.concatenate(counts) / image[:, :, 0].size
 
@@ -61,7 +61,12 @@ def statistics(image: Image) -> Floats:
 
 
 def areas(score: Floats, groups: npt.NDArray[np.str_]) -> dict[str, float]:
-    """Area under the curve of each species against bona fide."""
+    """Area under the ROC curve of each species against bona fide.
+
+    Args:
+        score: (N,) greater means bona fide.
+        groups: (N,) ``bona_fide`` or the species.
+    """
     genuine = groups == BONA_FIDE
     found = {}
     for name in SPECIES:
@@ -71,7 +76,14 @@ def areas(score: Floats, groups: npt.NDArray[np.str_]) -> dict[str, float]:
 
 
 def measure(data: Path, *, train: int, test: int, seed: int) -> dict[str, dict[str, float]]:
-    """Areas of the fitted baselines on test presentations."""
+    """Baseline to species to the area under the ROC curve on test presentations.
+
+    Args:
+        data: data folder.
+        train: number of training presentations.
+        test: number of test presentations.
+        seed: of the presentations and the fits.
+    """
     images, groups = presentations(data, "train", train, SPECIES, seed=seed)
     judged, truth = presentations(data, "test", test, SPECIES, seed=seed)
     fitted: dict[str, tuple[Callable[[Image], Floats], object]] = {
@@ -88,8 +100,7 @@ def measure(data: Path, *, train: int, test: int, seed: int) -> dict[str, dict[s
         table = np.stack([features(i) for i in judged])
         decide = getattr(pipeline, "decision_function", None) or (lambda t: pipeline.predict_proba(t)[:, 1])  # noqa: B023
         results[name] = areas(decide(table), truth)
-    peer = MiniFASNetV2(data / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
-    results["minifasnet"] = areas(peer(judged), truth)
+    results["minifasnet"] = areas(minifasnet(data)(judged), truth)
     return results
 
 

@@ -2,8 +2,8 @@
 
     python -m edge_training.card fer-yolo11n --data ../shared/data --work runs/release
 
-Test sets are read once, when the weights are final. Tables go to standard output as Markdown; the picture beside the
-card, ``edge_sdk/zoo/NAME.png``, shows the shipped bundle that is fastest here.
+Test sets are used once, when the weights are final. Tables go to standard output as Markdown; the picture beside the
+card, ``edge_sdk/zoo/NAME.png``, shows the shipped bundle that is fastest on this machine.
 """
 
 from __future__ import annotations
@@ -12,46 +12,38 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edge_quantize import classification, detection, liveness
-from edge_quantize.build import REFERENCE_RECIPE, REFERENCE_TARGET
-from edge_quantize.data import LabelledPicture, read_labelled
+from edge_quantize.data import LabelledPicture
 from edge_quantize.gate import examine
+from edge_quantize.metrics import evaluator_of
 from edge_quantize.recipe import read_recipe
-from edge_quantize.report import METRICS, Report
+from edge_quantize.report import Report
+from edge_quantize.workbench import REFERENCE_RECIPE, REFERENCE_TARGET
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError
+from edge_sdk.files import replacing
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import FloatModel, LoadOptions, Session, find_target
-from edge_sdk.tasks import ClassificationTask, DetectionTask, LivenessTask, task_of
+from edge_sdk.target import LoadOptions, Session, SourceModel, find_target
+from edge_sdk.tasks import task_of
+from edge_training.card_sections import SECTIONS
 from edge_training.data.unpack import unpack
 from edge_training.export import float_source
-from edge_training.probes import agreement, found_by_size, found_in_scenes, jitter
 from edge_training.release import folder_of
-from edge_training.stages.student import SIZES
-
-TEST_SETS: Mapping[str, Mapping[str, tuple[str, dict[str, Any]]]] = {
-    "detection": {
-        "all": ("private-test", {}),
-        "without duplicates": ("private-test", {"without_duplicates": True}),
-    },
-    "classification": {f"{size} px": ("private-test", {"face": size}) for size in SIZES},
-    "liveness": {"test": ("pad-test", {})},
-}
-
-DRAWN = {"detection": "all", "classification": "48 px", "liveness": "test"}
-"""The set of each task that the picture is of."""
 
 
 def sessions(spec: ModelSpec, work: Path) -> dict[str, Session]:
-    """The float network in onnxruntime, then every shipped bundle, by name of the column."""
+    """The float network in onnxruntime, then every shipped bundle, by the title of its column in the card.
+
+    Args:
+        spec: of the zoo model.
+        work: folder for a float file that has to be made from weights.
+    """
     onnx = float_source(spec.name, work)
     target = find_target(REFERENCE_TARGET)
-    artifact = target.compile(FloatModel(spec, onnx), recipe=read_recipe(REFERENCE_RECIPE), calibration=())
+    artifact = target.compile(SourceModel(spec, onnx), recipe=read_recipe(REFERENCE_RECIPE))
     found = {"float": target.load(artifact, spec, options=LoadOptions())}
     for shipped in zoo.bundles(spec.name):
         bundle = Bundle.open(shipped.path)
@@ -61,7 +53,7 @@ def sessions(spec: ModelSpec, work: Path) -> dict[str, Session]:
 
 
 def table(columns: Mapping[str, Report], names: Sequence[str]) -> str:
-    """Markdown: a row a metric, a column a network, each with its interval."""
+    """Markdown: a row per metric and a column per network; every value with its confidence interval."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name in names:
         cells = (
@@ -71,8 +63,8 @@ def table(columns: Mapping[str, Report], names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def confusion(report: Report, columns: Sequence[str], rows: Sequence[str]) -> str:
-    """Markdown: rows are the labels, columns the answers."""
+def confusion(report: Report, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Markdown: counts of pictures; rows are the labels, columns the answers."""
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for row, counts in zip(rows, report.confusion, strict=True):
         lines.append(f"| {row} | " + " | ".join(map(str, counts)) + " |")
@@ -80,42 +72,23 @@ def confusion(report: Report, columns: Sequence[str], rows: Sequence[str]) -> st
 
 
 def draw(spec: ModelSpec, session: Session, items: Sequence[LabelledPicture], path: Path) -> None:
-    """What a table cannot show: precision against recall, or errors against each other, and the confusion."""
+    """Draw the card's picture: the task's curve, and the confusion as shares of each label.
+
+    Args:
+        spec: of the zoo model.
+        session: network that is evaluated.
+        items: test pictures.
+        path: PNG file to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    task = task_of(spec)
+    section = SECTIONS[spec.task]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    if isinstance(task, DetectionTask):
-        ranked, truths = detection.answers(session, task, items)
-        classes = [item.classes for item in items]
-        report = detection.evaluate(ranked, truths, classes, spec.labels)
-        for index, label in enumerate(spec.labels):
-            found = detection.matches_of(ranked, truths, classes, index)
-            hits = np.cumsum(found.hit[0])
-            left.plot(hits / found.faces.sum(), hits / np.arange(1, len(hits) + 1), label=label)
-        left.set(xlabel="recall", ylabel="precision", title="at IoU 0.5", xlim=(0, 1), ylim=(0, 1))
-        answers: Sequence[str] = [*spec.labels, "not found"]
-        rows: Sequence[str] = spec.labels
-    elif isinstance(task, LivenessTask):
-        scores, groups = liveness.scores(session, task, items)
-        report = liveness.evaluate(scores, groups, task.decision.threshold)
-        genuine, names = np.array(groups) == "bona_fide", np.array(groups)
-        for name in report.per_class:
-            apcer, bpcer = liveness.det(scores, genuine, names == name, np.ones(len(scores)))
-            left.plot(apcer.clip(1e-4), bpcer.clip(1e-4), label=name)
-        left.set(
-            xlabel="APCER", ylabel="BPCER", title="detection error trade-off", xscale="log", yscale="log"
-        )
-        answers, rows = spec.labels, ["bona fide", *report.per_class]
-    else:
-        assert isinstance(task, ClassificationTask)
-        report = classification.evaluate(*classification.answers(session, task, items), spec.labels)
-        left.bar(spec.labels, [report.score_of(label) for label in spec.labels])
-        left.set(ylabel="recall", ylim=(0, 1), title="by class")
-        answers = rows = spec.labels
+    report = section.plot(left, spec, session, items)
+    rows, answers = section.confusion_names(spec, report)
     if left.get_legend_handles_labels()[0]:
         left.legend(fontsize=8)
     left.grid(alpha=0.3)
@@ -136,7 +109,8 @@ def draw(spec: ModelSpec, session: Session, items: Sequence[LabelledPicture], pa
             fontsize=8,
         )
     figure.suptitle(f"{spec.name}, {len(items)} test pictures")
-    figure.savefig(path, dpi=100)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,33 +124,23 @@ def main(argv: list[str] | None = None) -> int:
         spec = zoo.spec(args.model)
         loaded = sessions(spec, args.work)
         fastest = list(loaded)[1] if len(loaded) > 1 else "float"
-        for title, (name, settings) in TEST_SETS[spec.task].items():
+        section, evaluator = SECTIONS[spec.task], evaluator_of(spec.task)
+        for title, (name, settings) in section.test_sets.items():
             folder = args.work / folder_of(name, settings)
             if not folder.exists():
                 unpack(name, args.data, folder, **settings)
-            items = read_labelled(folder, spec.labels)
+            items = evaluator.read_labelled(folder, spec.labels)
             reports = {name: examine(session, task_of(spec), items) for name, session in loaded.items()}
-            print(f"\n{title}, {len(items)} pictures\n\n" + table(reports, METRICS[spec.task]))
+            print(f"\n{title}, {len(items)} pictures\n\n" + table(reports, evaluator.metrics))
             floats = reports["float"]
             print("\n" + ", ".join(f"{label} {floats.score_of(label):.3f}" for label in floats.per_class))
-            if spec.task == "detection":
-                print("\n" + confusion(floats, [*spec.labels, "not found"], spec.labels))
-            elif spec.task == "liveness":
-                print("\n" + confusion(floats, spec.labels, ["bona fide", *floats.per_class]))
-            else:
-                print("\n" + confusion(floats, spec.labels, spec.labels))
-            if title == DRAWN[spec.task]:
+            print("\n" + confusion(floats, *section.confusion_names(spec, floats)))
+            if title == section.drawn:
                 draw(spec, loaded[fastest], items, zoo.BUNDLES.parent / f"{spec.name}.png")
         if len(loaded) == 1:
             return 0  # what follows looks at a shipped bundle
-        if spec.task == "detection":
-            if not (args.work / "scenes").exists():
-                unpack("scenes", args.data, args.work / "scenes")
-            print("\nscenes: " + found_in_scenes(spec.name, args.data, args.work / "scenes"))
-            print("\nby size of face\n\n" + found_by_size(spec.name, args.data))
-            print("\nreal photographs\n\n" + agreement(spec.name, args.data))
-        elif spec.task == "liveness":
-            print("\nboxes off by up to a tenth\n\n" + jitter(spec.name, args.data))
+        for title, markdown in section.robustness(spec.name, args.data, args.work).items():
+            print(f"\n{title}\n\n{markdown}")
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code

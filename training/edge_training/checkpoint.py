@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,21 +11,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_sdk.errors import InputError
+from edge_sdk.files import replacing
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
-    """Write tensors and a JSON state beside them; the old file stays until the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
+    """Write a checkpoint; an older file of this name stays until the new one is complete.
+
+    Args:
+        path: file to write.
+        tensors: by name.
+        state: JSON values that are stored in the same file.
+    """
     unique = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    try:
+    with replacing(path) as partial:
         save_file(unique, str(partial), metadata={"state": json.dumps(state)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Read what :func:`save` wrote.
+    """Read the tensors and the state that :func:`save` wrote.
 
     Raises:
         InputError: the file is missing, truncated or not a checkpoint.

@@ -1,4 +1,4 @@
-"""Trained weights to the float files that bundles are built from: opset-17 ONNX and TFLite, pixels in, raw maps out.
+"""Export trained weights to the float files that bundles are built from: opset-17 ONNX and TFLite.
 
 python -m edge_training.export fer-yolo11n runs/fer-yolo11n/detector.best.safetensors --output training/weights
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.spec import ModelSpec
+from edge_sdk.files import replacing
+from edge_sdk.spec import ModelSpec, only_picture
 from edge_training import checkpoint
 from edge_training.networks import of_model
 
@@ -25,12 +25,12 @@ OPSET = 17
 """Understood by every TensorRT from 8.6 on, and by all other targets."""
 
 
-class PixelsIn(nn.Module):
-    """The deployed graph: (1, H, W, 3) uint8 pixels in; out come a detector's NHWC box and class logits a stride, or a
-    classifier's first logits, without what only training needs.
+class DeployedGraph(nn.Module):
+    """A network as it is deployed: (1, H, W, 3) uint8 RGB pixels in, and out a detector's NHWC box and class logits per
+    stride, or the first of a classifier's outputs. Outputs that only training needs are left out.
 
-    Normalisation and axis order live here, so that the device only resizes. NHWC maps put the numbers of one cell
-    side by side, which is how the decoder picks survivors.
+    Normalisation and axis order are part of the graph, so that the device only resizes. In NHWC maps the numbers of one
+    grid cell lie side by side, which makes it cheap for the decoder to read only the cells above the confidence.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -45,7 +45,7 @@ class PixelsIn(nn.Module):
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """Fold every batch norm into the convolution before it; in place, for inference only."""
+    """Fold every batch norm into the convolution before it, in place. The network is in evaluation mode."""
     for module in network.modules():
         if isinstance(module, nn.Sequential) and len(module) >= 2:
             conv, norm = module[0], module[1]
@@ -56,10 +56,10 @@ def fuse(network: nn.Module) -> nn.Module:
 
 
 def round_to_half(network: nn.Module) -> nn.Module:
-    """Round weight matrices and kernels to what half precision holds; in place.
+    """Round weight matrices and kernels to values that float16 can hold; changes ``network`` in place.
 
-    They stay float32: the graph is the reference that gates compare with, and float16 and the repository hold it without
-    loss. Git stores such a file in about half of the bytes.
+    They stay float32 tensors. So the float16 bundles and the float16 checkpoint have the very weights of the float
+    reference that gates compare with, and git compresses the file to about half.
     """
     with torch.no_grad():
         for weight in network.parameters():
@@ -79,11 +79,11 @@ def write_onnx(graph: nn.Module, spec: ModelSpec, file: Path) -> None:
     # The TorchScript exporter: the other one silently stays at opset 18.
     torch.onnx.export(
         graph,
-        (torch.zeros(spec.input.shape, dtype=torch.uint8),),
+        (torch.zeros(only_picture(spec).shape, dtype=torch.uint8),),
         str(file),
         dynamo=False,
         opset_version=OPSET,
-        input_names=[spec.input.name],
+        input_names=[only_picture(spec).name],
         output_names=[t.name for t in spec.outputs],
     )
     model = onnxslim.slim(onnx.load(str(file)))
@@ -95,7 +95,7 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
     """Write ``NAME.onnx`` and ``NAME.tflite``, each whole or not at all.
 
     Args:
-        network: trained, any mode.
+        network: trained, in any mode; it is fused and rounded in place.
         spec: names and shapes of the tensors.
         output: folder, made if missing.
 
@@ -103,31 +103,27 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
         The two files.
     """
     output.mkdir(parents=True, exist_ok=True)
-    graph = PixelsIn(round_to_half(fuse(network.eval()))).eval()
+    graph = DeployedGraph(round_to_half(fuse(network.eval()))).eval()
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / onnx_file.name
-        write_onnx(graph, spec, made)
-        made.replace(onnx_file)
+    with replacing(onnx_file) as partial:
+        write_onnx(graph, spec, partial)
     import litert_torch
 
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / tflite_file.name
-        example = torch.zeros(spec.input.shape, dtype=torch.uint8)
-        litert_torch.convert(graph, (example,)).export(str(made))
-        made.replace(tflite_file)
+    with replacing(tflite_file) as partial:
+        example = torch.zeros(only_picture(spec).shape, dtype=torch.uint8)
+        litert_torch.convert(graph, (example,)).export(str(partial))
     return onnx_file, tflite_file
 
 
 def float_source(model: str, work: Path) -> Path:
-    """The float ONNX file of a zoo model: the repository's, or made from its weights where only those are there.
+    """The float ONNX file of a zoo model: the repository's, or one exported from its weights where it has no ONNX.
 
     Args:
         model: zoo name.
-        work: folder for files that are made; ``float/`` in it.
+        work: folder whose ``float/`` takes the exported files.
 
     Raises:
-        InputError: there are no weights either.
+        InputError: there is neither an ONNX file nor weights.
     """
     weights = zoo.SOURCES / f"{model}.safetensors"
     if (zoo.SOURCES / f"{model}.onnx").is_file() or not weights.is_file():
@@ -144,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.export", description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=zoo.NAMES)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, help="checkpoint of a training")
     parser.add_argument("--output", type=Path, default=Path("training/weights"))
     args = parser.parse_args(argv)
     try:

@@ -2,7 +2,7 @@
 
     python -m edge_training.jetson --data ../shared/data --work runs/jetson
 
-They are not shipped: no board has run them yet. The gate runs the same ONNX in onnxruntime and says so.
+They are not shipped: no board has run them yet. The gate runs the same ONNX in onnxruntime, and its result says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.profile import read_profile
 from edge_sdk.target import find_target
-from edge_targets.check import check
+from edge_targets.tensorrt.check import check
 from edge_training.release import workbench
 
 PROFILE = "jetson-orin-nano"
@@ -25,13 +25,16 @@ RECIPES = ("fp16", "int8")
 
 
 def bundles(model: str, data: Path, work: Path, recipes: tuple[str, ...] = RECIPES) -> list[Path]:
-    """Build a model's bundles into ``work``; those that fail their gate are named and left out.
+    """Build a model's bundles into ``work``; those that fail their gate are printed and left out.
 
     Args:
         model: zoo name.
         data: shared data folder.
         work: folder for unpacked pictures and the bundles.
         recipes: names or TOML files.
+
+    Returns:
+        The bundles that were written.
     """
     bench = workbench(model, data, work)
     made = []

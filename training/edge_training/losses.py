@@ -18,8 +18,8 @@ def anchor_points(sizes: list[tuple[int, int]], device: torch.device) -> tuple[T
     """Centres of all cells, level after level.
 
     Args:
-        sizes: (height, width) of the map at each of ``STRIDES``.
-        device: of the result.
+        sizes: (height, width) of the map at each of ``STRIDES``, in cells.
+        device: where the result lies.
 
     Returns:
         (A, 2) x and y in canvas pixels, and (A,) the stride of each.
@@ -104,9 +104,9 @@ def assign(
         faces: (B, M, 4) true boxes, padded.
         classes: (B, M, C) each face's class as a distribution; its mode selects the score.
         present: (B, M) bool, false for padding.
-        top: anchors a face may take.
-        alpha: weight of the score.
-        beta: weight of the overlap.
+        top: most anchors per face.
+        alpha: exponent of the score.
+        beta: exponent of the overlap.
     """
     label = classes.argmax(-1)
     score = scores.gather(2, label[:, None, :].expand(-1, scores.shape[1], -1)).transpose(1, 2)
@@ -154,14 +154,14 @@ def distribution_focal(sides: Tensor, distances: Tensor) -> Tensor:
 
 
 class DetectionLoss:
-    """Total loss of a batch.
+    """The weighted sum of the detector's losses over a batch.
 
     Args:
         box_gain: weight of 1 - CIoU.
         class_gain: weight of the binary cross entropy.
         dfl_gain: weight of the distribution focal loss.
         expression_gain: weight of a softmax cross entropy between the classes of each positive anchor. Ours, not the
-            papers': binary cross entropy mostly learns where faces are, this which expression they have.
+            papers': binary cross entropy mostly teaches where faces are, this one which expression they have.
     """
 
     def __init__(
@@ -181,10 +181,10 @@ class DetectionLoss:
         classes: Tensor,
         present: Tensor,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Loss and its parts.
+        """The scalar loss, and its parts by name.
 
         Args:
-            maps: the network's raw head maps.
+            maps: the network's side logits and class logits, each (B, C, h, w) per stride.
             faces: (B, M, 4) true boxes in canvas pixels, padded.
             classes: (B, M, C) class distributions.
             present: (B, M) bool.

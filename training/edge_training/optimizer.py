@@ -21,14 +21,14 @@ _SMALLEST = 16
 
 
 class Optimizer:
-    """One optimizer of two kinds.
+    """Muon and AdamW behind the interface of one optimizer.
 
     Args:
         groups: as torch's optimizers take them, each with ``params``, ``lr`` and ``weight_decay``; other keys are kept
             in :attr:`param_groups`. Kernels are in torch's channels-last layout.
 
     Raises:
-        RuntimeError: a kernel is not.
+        RuntimeError: a kernel has another layout.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
@@ -51,7 +51,7 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Of both kinds; what is set in them takes effect at the next step."""
+        """The groups of both optimizers; values set in them take effect at the next step."""
         return [group for part in self._parts.values() for group in part.param_groups]
 
     def zero_grad(self) -> None:
@@ -69,7 +69,7 @@ class Optimizer:
             part.step()
 
     def state(self) -> dict[str, Tensor]:
-        """What :meth:`restore` takes: tensors by name."""
+        """The optimizers' state as tensors by name, for :meth:`restore`."""
         return {
             f"{kind}.{i}.{name}": tensor
             for kind, part in self._parts.items()
@@ -78,10 +78,10 @@ class Optimizer:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a :meth:`state`.
+        """Go on from what :meth:`state` returned.
 
         Raises:
-            InputError: it is not one of these parameters' optimizer.
+            InputError: it is the state of another optimizer.
         """
         states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self._parts}
         for name, tensor in tensors.items():

@@ -2,16 +2,15 @@
 
     python -m edge_training.qat fer-gmenet runs/fer-gmenet-qat/qat.best.safetensors --output runs/fer-gmenet-qat
 
-Observers, fake quantizers and their placement in a graph are torchao's (PT2E); where they stand is said here, by its
-``Quantizer`` interface. What is quantized is the deployed graph: batch norms folded, pixels in, raw maps out; so what is
-trained is what runs.
+torchao (PT2E) provides observers and fake quantizers and puts them into the graph; this module says where, through its
+``Quantizer`` interface. The deployed graph is quantized (batch norms folded, uint8 pixels in, raw maps out), so that
+what is trained is what runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -29,9 +28,10 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.spec import ModelSpec
+from edge_sdk.files import replacing
+from edge_sdk.spec import ModelSpec, only_picture
 from edge_training import checkpoint
-from edge_training.export import PixelsIn, fuse, write_onnx
+from edge_training.export import DeployedGraph, fuse, write_onnx
 from edge_training.networks import of_model
 
 _aten = torch.ops.aten
@@ -62,11 +62,12 @@ _WEIGHT = _symmetric(MovingAveragePerChannelMinMaxObserver, torch.per_channel_sy
 
 
 class Placement(Quantizer):  # type: ignore[misc]  # untyped base
-    """Pairs for TensorRT and onnxruntime in one graph: symmetric int8, a scale an activation, one a weight's channel.
+    """Where QDQ pairs stand, for TensorRT and onnxruntime in one graph: symmetric int8, with one scale per activation
+    tensor and one per output channel of a weight.
 
-    Every operator that computes reads 8 bits. Not so an activation function, which fuses with what is before it, biases,
-    and outputs of the network (``edge_quantize.qdq.RULES``). TensorRT would do with fewer pairs; onnxruntime computes an
-    operator in 8 bits only if its output is quantized too.
+    Every operator that computes reads 8 bits, except activation functions, which fuse with the operator before them.
+    Biases and outputs of the network stay float (``edge_targets.tensorrt.linter.RULES``). TensorRT would do with fewer pairs;
+    onnxruntime computes an operator in 8 bits only if its output is quantized too.
     """
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
@@ -83,11 +84,11 @@ class Placement(Quantizer):  # type: ignore[misc]  # untyped base
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
-        """Nothing can be wrong."""
+        """Accept every graph, as the interface asks for this method."""
 
 
 def _reads_int8(node: fx.Node) -> bool:
-    """Whether an operator without weights shall: it reads two activations, or is one of the others."""
+    """Whether the inputs of an operator without weights are quantized."""
     inputs = node.all_input_nodes
     if node.target in _TWO_INPUTS:
         return len(inputs) == 2
@@ -96,18 +97,18 @@ def _reads_int8(node: fx.Node) -> bool:
 
 
 class FakeQuantized(nn.Module):
-    """A network as it is deployed that computes as in int8, with gradients: (B, H, W, 3) uint8 pixels to its outputs.
+    """A deployed network with fake quantization, which has gradients: (B, H, W, 3) uint8 RGB pixels to its outputs.
 
     Args:
         network: trained, any mode; its batch norms are folded in place.
-        spec: whose canvas it takes, any number of pictures at a time.
+        spec: names and shapes of the deployed tensors; batches may have any size.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        two = torch.zeros((2, *spec.input.shape[1:]), dtype=torch.uint8)
+        two = torch.zeros((2, *only_picture(spec).shape[1:]), dtype=torch.uint8)
         any_number = ({0: torch.export.Dim.DYNAMIC},)
-        deployed = PixelsIn(fuse(network.eval())).eval()
+        deployed = DeployedGraph(fuse(network.eval())).eval()
         for module in deployed.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 # Folding made biases that do not learn.
@@ -120,11 +121,11 @@ class FakeQuantized(nn.Module):
         return outputs
 
     def train(self, mode: bool = True) -> FakeQuantized:
-        """Change nothing: norms are folded, dropout is gone, and captured graphs know no mode."""
+        """Do nothing: norms are folded, dropout is gone, and captured graphs have no mode."""
         return self
 
     def observe(self, on: bool) -> None:
-        """Let ranges follow what is seen, or stay as they are."""
+        """Let the ranges of activations follow the batches (True), or freeze them (False)."""
         self.apply(enable_observer if on else disable_observer)
 
 
@@ -142,21 +143,19 @@ def export(network: FakeQuantized, spec: ModelSpec, output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     network.observe(False)
     file = output / f"{spec.name}.qat.onnx"
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / file.name
-        write_onnx(network, spec, made)
-        model = onnx.load(str(made))
+    with replacing(file) as partial:
+        write_onnx(network, spec, partial)
+        model = onnx.load(str(partial))
         for tensor in _scales(model):
             # torch writes a scalar as a list of one, which onnxruntime's kernels refuse.
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).reshape(()), tensor.name))
         onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(made))
-        made.replace(file)
+        onnx.save(model, str(partial))
     return file
 
 
 def _scales(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Scales and zero-points of one value."""
+    """Scales and zero-points that are stored as a list of one value."""
     pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     names = {name for node in pairs for name in node.input[1:]}
     return [t for t in model.graph.initializer if t.name in names and list(t.dims) == [1]]
@@ -166,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.qat", description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=zoo.NAMES)
-    parser.add_argument("weights", type=Path, help="of a qat stage")
+    parser.add_argument("weights", type=Path, help="checkpoint of a qat stage")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     try:

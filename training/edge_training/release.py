@@ -1,10 +1,10 @@
-"""Make the bundles that the zoo ships, from the float sources, and the index that ranks them.
+"""Build the bundles that the zoo ships, from the float sources, and the index that ranks them.
 
     python -m edge_training.release fer-yolo11n --data ../shared/data --work runs/release
 
-Calibration on training faces, the gate on all of PublicTest, or on the development presentations. For every engine the
-recipes that fit it are tried, and the fastest that passes is shipped, as ``edge-sdk build --recipe auto`` does it for
-one. The index's latencies are measured in a process of their own, all engines together.
+Calibration uses training faces; the gate uses all of PublicTest, or the development presentations. For every engine the
+recipes that fit it are tried and the fastest that passes is shipped, as ``edge-sdk build --recipe auto`` does for one.
+The index's latencies are measured in a process of their own, all engines together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_quantize.auto import search
-from edge_quantize.build import Workbench
 from edge_quantize.cli import print_candidates
+from edge_quantize.search.auto import search
+from edge_quantize.workbench import Workbench, source_model
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
+from edge_sdk.files import write_atomically
 from edge_sdk.schema import to_plain
 from edge_sdk.target import find_target
 from edge_training.data.unpack import unpack
@@ -40,7 +41,7 @@ SETS: Mapping[str, Sets] = {
     "fer-gmenet": (("crops-calibration", {}), ("public-test", {"face": "mixed"})),
     "pad-minifasnet": (("pad-calibration", {}), ("pad-dev", {})),
 }
-"""What each model is calibrated and gated on: names and settings of unpacked sets."""
+"""Each model's calibration and evaluation sets: their names and settings (``data.unpack``)."""
 
 TARGETS = ("onnxruntime", "openvino", "tflite")
 """What the zoo ships; bundles for TensorRT are built with ``make jetson``."""
@@ -49,11 +50,17 @@ TARGETS = ("onnxruntime", "openvino", "tflite")
 def release(model: str, data: Path, work: Path, engines: Sequence[str] = TARGETS) -> None:
     """Build a model's bundles into the zoo, for every engine the fastest that passes, and write the index.
 
-    An engine's bundle replaces the one before as soon as it is found and timed, so that a release that is ended keeps
+    An engine's bundle replaces the one before as soon as it is built and timed, so that an interrupted release keeps
     what it finished; bundles of other engines stay.
 
+    Args:
+        model: zoo name.
+        data: data folder.
+        work: folder for unpacked pictures.
+        engines: names of the targets to build for.
+
     Raises:
-        GateFailed: an engine has no bundle that passes; its bundle of before stays.
+        GateFailed: no recipe passes on an engine; its bundle of before stays.
     """
     bench = workbench(model, data, work)
     for engine in engines:
@@ -68,9 +75,15 @@ def release(model: str, data: Path, work: Path, engines: Sequence[str] = TARGETS
 
 
 def ship(model: str, engine: str, bundle: Bundle, onnx: Path) -> None:
-    """Put a bundle in the place of the engine's other ones, with the index that says so.
+    """Replace an engine's bundles of a model by this one, and write the index.
 
     All of the model's bundles are timed again, in one run, before anything is replaced.
+
+    Args:
+        model: zoo name.
+        engine: name of the target.
+        bundle: to ship.
+        onnx: float network, whose latency the others are divided by.
 
     Raises:
         GateFailed: the bundle did not pass but was waived; nothing is replaced.
@@ -93,7 +106,13 @@ def ship(model: str, engine: str, bundle: Bundle, onnx: Path) -> None:
 
 
 def workbench(model: str, data: Path, work: Path) -> Workbench:
-    """A model's float network with the sets that calibrate and gate it, unpacked if they are not yet."""
+    """A model's float network with its calibration and evaluation sets, which are unpacked if they are not yet.
+
+    Args:
+        model: zoo name.
+        data: data folder.
+        work: folder for unpacked pictures and exported float files.
+    """
     for name, settings in SETS[model]:
         if not (work / folder_of(name, settings)).exists():
             unpack(name, data, work / folder_of(name, settings), **settings)
@@ -104,8 +123,7 @@ def workbench(model: str, data: Path, work: Path) -> Workbench:
             print(f"  {text} done", file=sys.stderr, flush=True)
 
     return Workbench(
-        float_source(model, work),
-        spec=zoo.spec(model),
+        source_model(zoo.spec(model), float_source(model, work)),
         calibration=calibration,
         evaluation=evaluation,
         stage=stage,
@@ -113,7 +131,7 @@ def workbench(model: str, data: Path, work: Path) -> Workbench:
 
 
 def folder_of(name: str, settings: Mapping[str, Any]) -> str:
-    """Folder of an unpacked set: no two sets share one."""
+    """Name of an unpacked set's folder: different sets or settings, different names."""
     return "-".join([name, *(str(value) for value in settings.values())])
 
 
@@ -144,10 +162,7 @@ def write_index(model: str, taken: Mapping[Path, float]) -> None:
     ]
     # By name, so that a release changes its own lines and no others.
     bundles = sorted([*others, *map(to_plain, entries)], key=lambda b: str(b["file"]))
-    text = json.dumps({"bundles": bundles}, indent=2) + "\n"
-    partial = zoo.INDEX.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(zoo.INDEX)
+    write_atomically(zoo.INDEX, json.dumps({"bundles": bundles}, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

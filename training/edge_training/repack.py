@@ -112,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (bundle := made.get(row["file"])) is not None:
                 bundle.write(zoo.BUNDLES / row["file"])
                 row["sha256"] = bundle.sha256
-                hashes = [e.sha256[:12] for n, e in bundle.manifest.files.items() if n.startswith("artifact/")]
+                hashes = [
+                    e.sha256[:12] for n, e in bundle.manifest.files.items() if n.startswith("artifact/")
+                ]
                 print(f"{row['file']}: artifact {' '.join(hashes)}, bundle {bundle.sha256[:12]}")
         write_atomically(zoo.INDEX, json.dumps(index, indent=2) + "\n")
     except EdgeError as error:

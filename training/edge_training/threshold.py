@@ -1,9 +1,9 @@
-"""Where a liveness network's score becomes an answer: the threshold that its spec freezes.
+"""The threshold from which on a liveness network's score means bona fide, which its spec then holds.
 
     python -m edge_training.threshold pad-minifasnet --data ../shared/data --work runs/release
 
-On the development presentations, by the float network: at the threshold the worst species passes as often as allowed.
-The test set has no part in it, and quantization does not move it.
+It is chosen on the development presentations by the float network: the attack species that passes most often passes as
+often as ``--apcer`` allows. The test set has no part in it, and quantized networks keep it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import json
 import sys
 from pathlib import Path
 
-from edge_quantize import liveness
-from edge_quantize.build import float_session
+from edge_quantize.metrics import liveness
+from edge_quantize.workbench import float_session
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.tasks import LivenessTask
+from edge_sdk.tasks.liveness import LivenessTask
 from edge_training.release import workbench
 
 MODELS = tuple(name for name in zoo.NAMES if zoo.spec(name).task == "liveness")
@@ -29,14 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked pictures")
-    parser.add_argument("--apcer", type=float, default=0.05, help="of the worst species (default: 0.05)")
+    parser.add_argument(
+        "--apcer", type=float, default=0.05, help="share of the worst species that may pass (default: 0.05)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for a program to read")
     args = parser.parse_args(argv)
     try:
         bench = workbench(args.model, args.data, args.work)
-        assert isinstance(bench.task, LivenessTask)
         with float_session(bench.model) as session:
-            found, groups = liveness.scores(session, bench.task, bench.items)
+            found, groups = liveness.scores(session, LivenessTask(bench.model.spec), bench.items)
         threshold = liveness.threshold_at(found, groups, args.apcer)
         report = liveness.evaluate(found, groups, threshold)
     except EdgeError as error:

@@ -17,83 +17,36 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import tomllib
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
 from edge_training import checkpoint
 from edge_training.optimizer import Optimizer
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: linear warm-up, cosine decay, weights averaged over steps (EMA)."""
-
-    epochs: int
-    lr: float
-    weight_decay: float = 0.05
-    warmup_epochs: float = 2.0
-    ema: float = 0.999
-    clip_norm: float = 10.0
-    workers: int = 1
-    """Processes that compose pictures beside the gradient steps: one leaves the cores to them; 0 forks none."""
-
-    def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of one step."""
-        warmup = max(1.0, self.warmup_epochs * steps_per_epoch)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        progress = (step - warmup) / max(1.0, self.epochs * steps_per_epoch - warmup)
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-class Stage(Protocol):
-    """What the loop needs to know of a task."""
-
-    name: str
-    schedule: Schedule
-    best_by: str
-    """Name of the validation figure to keep the best weights by (greater is better)."""
-
-    def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A fresh network, from the best weights of the stage before where there is one."""
-        ...
-
-    def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        """One epoch: item i is the i-th whole batch, a function of the seed, the epoch and i alone."""
-        ...
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and its named parts for the log."""
-        ...
-
-    def lr_factor(self, parameter: str) -> float:
-        """What the learning rate of a parameter, by its name, is multiplied with."""
-        ...
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Figures on the validation split."""
-        ...
+from edge_training.stages import stages_of
+from edge_training.stages.base import Stage
 
 
 def fit(stage: Stage, work: Path, previous: Mapping[str, Tensor] | None, device: str) -> Path:
     """Run one stage to its end, from its last checkpoint if there is one.
 
     Args:
-        stage: the task.
+        stage: what is trained.
         work: folder for ``NAME.last.safetensors``, ``NAME.best.safetensors`` and ``NAME.jsonl``.
-        previous: weights of the stage before.
+        previous: weights of the stage before, by the names of the parameters; None for random ones.
         device: torch device name.
 
     Returns:
         The file with the best averaged weights.
+
+    Raises:
+        InputError: a checkpoint is unreadable, an epoch has no batch, or the loss became infinite or undefined.
     """
     last, best = work / f"{stage.name}.last.safetensors", work / f"{stage.name}.best.safetensors"
     log = work / f"{stage.name}.jsonl"
@@ -163,6 +116,10 @@ def _epoch(
     ahead = 4 if workers else None
     loader = DataLoader(stage.batches(epoch), batch_size=None, num_workers=workers, prefetch_factor=ahead)
     steps = len(loader)
+    if not steps:
+        raise InputError(
+            f"an epoch of {stage.name} has no batch", remedy="lower batch in the recipe, or add pictures"
+        )
     sums: dict[str, float] = {}
     quiet = not sys.stderr.isatty()
     title = f"{stage.name} {epoch + 1}/{schedule.epochs}"
@@ -211,8 +168,19 @@ def run(
     threads: int,
     start: Path | None = None,
     seed: int | None = None,
+    own_faces: Path | None = None,
 ) -> Path:
-    """Run all stages of a recipe, the first from the weights in ``start``, with ``seed`` in place of the recipe's.
+    """Run all stages of a recipe.
+
+    Args:
+        recipe_file: TOML file.
+        data: folder with the training data.
+        work: folder for checkpoints and logs, made if missing.
+        device: torch device name.
+        threads: CPU threads of torch.
+        start: checkpoint whose weights the first stage begins with; None for random weights.
+        seed: in place of the recipe's; None keeps that.
+        own_faces: folder of labelled crops in place of FER2013 (``data.own_faces``); None for FER2013.
 
     Returns:
         The file with the last stage's best weights.
@@ -220,8 +188,6 @@ def run(
     Raises:
         InputError: the recipe or the data is not usable; nothing has been trained then.
     """
-    from edge_training.stages import stages_of
-
     torch.set_num_threads(threads)
     try:
         recipe: dict[str, Any] = tomllib.loads(recipe_file.read_text())
@@ -229,7 +195,7 @@ def run(
         raise InputError(f"cannot read {recipe_file}: {error}", remedy="mend the recipe") from error
     if seed is not None:
         recipe["seed"] = seed
-    stages = stages_of(recipe, data, recipe_file.parent)
+    stages = stages_of(recipe, data, recipe_file.parent, own_faces)
     previous = None if start is None else checkpoint.load(start)[0]
     work.mkdir(parents=True, exist_ok=True)
     best = work
@@ -243,22 +209,31 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere: 0 fine, 2 bad recipe or data."""
     parser = argparse.ArgumentParser(prog="edge_training.train", description=__doc__.split("\n")[0])
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder with fer2013/, faces/, backgrounds/")
+    parser.add_argument("--data", type=Path, help="folder with fer2013/, faces/, backgrounds/ and peers/")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights that the first stage begins with")
-    parser.add_argument("--seed", type=int, help="in place of the recipe's, for another one of an ensemble")
+    parser.add_argument("--seed", type=int, help="of all random draws, in place of the recipe's")
+    parser.add_argument(
+        "--faces",
+        type=Path,
+        metavar="DIR",
+        help="your own labelled crops in place of FER2013 (training/README.md)",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
+    if args.data is None and args.faces is None:
+        parser.error("give --data, or --faces where the recipe needs nothing else")
     try:
         best = run(
             args.recipe,
-            args.data,
+            args.data or args.faces,
             args.work,
             device=args.device,
             threads=args.threads,
             start=args.start,
             seed=args.seed,
+            own_faces=args.faces,
         )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)

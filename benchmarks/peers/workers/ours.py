@@ -7,7 +7,7 @@ class Ours:
     def __init__(self, settings):
         import edge_sdk
 
-        self.model = edge_sdk.load(settings["network"], target=settings["target"], precision="int8")
+        self.model = edge_sdk.load(settings["network"], target=settings["target"])
         self.engine_ns = 0
 
     def native(self, rgb):

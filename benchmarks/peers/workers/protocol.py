@@ -1,11 +1,11 @@
-"""What a peer's process says: one JSON object a line on stdin, one answer a line on stdout.
+"""Protocol of a peer's process: one JSON object per line on stdin, one answer per line on stdout.
 
 Runs in the peer's own interpreter: standard library and numpy only. The first line it prints says that the first frame
 is answered, ``{"load_ns", "first_ns", "faces"}``. Then it answers requests until stdin ends:
 
     {"do": "run", "seconds": 2.0, "discard": 5}   ->  {"end_to_end_ns": [...], "engine_ns": [...] or null, "faces": N,
                                                        "cpu_ns": N}
-    {"do": "run", "frames": 50, "discard": 0}     ->  the same, over so many frames
+    {"do": "run", "frames": 50, "discard": 0}     ->  the same, over that number of frames
     {"do": "memory"}                              ->  {"peak": bytes}
     {"do": "expressions", "rows": FILE.npy}       ->  {"answers": [class index, -1 for no face ...]}, or null
 """

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+<<<<<<< HEAD
 
 from edge_quantize.graph.blocks import (
+=======
+from edge_quantize.blocks import (
+>>>>>>> core
     Operator,
     fingerprint,
     in_float,
@@ -14,6 +18,7 @@ from edge_quantize.graph.blocks import (
     of_onnx,
     same_weights,
 )
+
 from edge_sdk.errors import InputError
 
 

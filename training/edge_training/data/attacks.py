@@ -26,7 +26,7 @@ from edge_training.data.portraits import Portrait
 
 SPECIES = ("print", "replay", "mask")
 SIDE = 256
-"""Of a frame, pixels."""
+"""Side of a frame, pixels."""
 
 _FACE = (40.0, 84.0)
 """Width of a face in the frame, pixels: a crop of 2.7 widths fits or just reaches over."""
@@ -259,7 +259,7 @@ def screen(image: Floats, rng: Rng) -> Floats:
 
 
 def textile_mask(scene: Floats, box: Floats, rng: Rng) -> Floats:
-    """A printed stretch fabric over the head of whoever stands there; the rest of the scene stays."""
+    """A printed stretch fabric over the head in the scene; the rest of the scene stays."""
     x1, y1, x2, y2 = (float(v) for v in box)
     w = x2 - x1
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
@@ -317,7 +317,7 @@ def _egg(x: Floats, y: Floats, axes: tuple[int, int], rng: Rng) -> Floats:
 
 
 def capture(scene: Floats, rng: Rng) -> Image:
-    """What a cheap camera makes of a scene: the same for every class."""
+    """A scene as a cheap camera records it; the same for bona fide and attack."""
     # Pale colours and grey blacks come from flare and cheap optics too: they must not mean paper.
     out: Floats = _saturate(scene, rng.uniform(0.4, 1.25))
     out = out * np.exp(rng.uniform(-0.12, 0.12, 3)) * np.exp(rng.uniform(-0.45, 0.3))

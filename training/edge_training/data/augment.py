@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
+FACE_SIDES = (12, 16, 24, 32, 48)
+"""Sides in pixels of the faces that fer-gmenet is trained and measured on."""
+
 
 def warp_face(image: Image, side: int, rng: np.random.Generator, *, strength: float = 1.0) -> Image:
     """Turn, scale, shift and mirror a square crop while resizing it to ``side``.
@@ -42,13 +45,13 @@ def light(image: Image, rng: np.random.Generator, *, strength: float = 1.0) -> I
 
 
 def crop(face: Image, side: int, rng: np.random.Generator, *, strength: float = 1.0) -> Image:
-    """Everything that a training crop undergoes: turned, lit, at times blurred, covered or given a colour.
+    """Augment a training crop: turn and light it, and at times blur, cover or tint it.
 
     Args:
         face: (H, W) uint8, square.
         side: output side in pixels.
         rng: where the draws come from.
-        strength: how far it is turned and lit, how often it is blurred and covered.
+        strength: of all changes; 1 is the default, 0 leaves only the tint.
 
     Returns:
         (side, side, 3) uint8.
@@ -88,16 +91,16 @@ def blur_or_shrink(image: Image, rng: np.random.Generator) -> Image:
 
 
 def shrink(image: Image, side: int) -> Image:
-    """A square picture at ``side`` pixels by averaging areas; a smaller one stays as it is."""
+    """Reduce a square picture to ``side`` pixels by averaging areas; a smaller one stays as it is."""
     if side >= image.shape[0]:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def degrade(image: Image, side: int) -> Image:
-    """What is left of a square picture whose face was only ``side`` pixels wide: area down, bilinear up.
+    """Make a square picture look as if its face had been ``side`` pixels wide: area down, bilinear up to its own size.
 
-    The one degradation that everything about small faces is trained and measured with.
+    All trainings and measurements of small faces use this degradation.
     """
     small = shrink(image, side)
     return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

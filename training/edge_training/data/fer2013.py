@@ -1,6 +1,6 @@
 """FER2013: 35,887 grey 48x48 faces with an expression, official split, FER+ votes beside the labels.
 
-The set has no redistribution grant; it is read from a folder that the caller names and never copied into the project.
+The set may not be redistributed: it is read from a folder that the caller names, and never copied into the project.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _read_sheet(path: Path) -> npt.NDArray[np.uint8]:
     sheet = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if sheet is None or sheet.shape[1] != SIDE * _TILES_ACROSS or sheet.shape[0] % SIDE:
         raise InputError(
-            f"cannot read {path} as a sheet of {SIDE}-pixel tiles, {_TILES_ACROSS} a row",
+            f"cannot read {path} as a sheet of {SIDE}-pixel tiles, {_TILES_ACROSS} per row",
             remedy="name the folder that holds FER2013's files",
         )
     tiles = sheet.reshape(-1, SIDE, _TILES_ACROSS, SIDE).transpose(0, 2, 1, 3)

@@ -1,19 +1,20 @@
-"""Colour pictures of AI-made faces, boxed by a permissively licensed detector, and face-free photographs."""
+"""Colour pictures of AI-made faces, with boxes that a detector draws, and face-free photographs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk import boxes as geometry
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image, read_image
+
+FaceDetector = Callable[[Image], npt.NDArray[np.float32]]
+"""From an (H, W, 3) uint8 RGB picture to (N, 4) float32 boxes xyxy, pixels."""
 
 HELD_OUT_EVERY = 10
 """Every tenth background and portrait never takes part in training."""
@@ -26,7 +27,7 @@ _WITH_FACES = ("astronaut", "camera", "lfw")
 
 @dataclass(frozen=True)
 class Portrait:
-    """A colour picture of one face; ``box`` is (4,) xyxy, square, cut the way FER2013 cuts faces."""
+    """A colour picture of one face; ``box`` is (4,) xyxy, square, as FER2013 cuts faces."""
 
     image: Image
     box: npt.NDArray[np.float32]
@@ -38,8 +39,8 @@ def read_backgrounds(folder: Path, *, side: int = 400) -> list[Image]:
     return [_at_most(read_image(p), side) for p in paths if not p.stem.startswith(_WITH_FACES)]
 
 
-def read_portraits(folder: Path, detector: UltraLight) -> list[Portrait]:
-    """All AI-made portraits on which the detector finds exactly one face, in name order."""
+def read_portraits(folder: Path, detector: FaceDetector) -> list[Portrait]:
+    """All AI-made portraits in ``folder`` on which the detector finds exactly one face, in name order."""
     found = []
     for path in portrait_files(folder):
         image = read_image(path)
@@ -55,7 +56,7 @@ def portrait_files(folder: Path) -> list[Path]:
 
 
 def fer_box(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A detector's face box to the square that FER2013 would have cut.
+    """The square (4,) that FER2013 would have cut for a detector's face box (4,), both xyxy in pixels.
 
     Measured on 108 FER2013 crops: the detector's box is as high as the crop (1.02) and 0.81 as wide, its centre 2 % of
     the side above the crop's.
@@ -64,30 +65,6 @@ def fer_box(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     half = (y2 - y1) / 2
     cx, cy = (x1 + x2) / 2, (y1 + y2) / 2 + 0.02 * (y2 - y1)
     return np.array([cx - half, cy - half, cx + half, cy + half], np.float32)
-
-
-class UltraLight:
-    """The Ultra-Light RFB-640 face detector (MIT): (H, W, 3) RGB to (N, 4) boxes in pixels."""
-
-    def __init__(self, model: Path, *, confidence: float = 0.7) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # the file lists its weights as inputs; each would be a warning
-        if not model.exists():
-            raise InputError(f"no detector at {model}", remedy="fetch the peers' folder")
-        self.session: Any = onnxruntime.InferenceSession(str(model), options)
-        self.confidence = confidence
-
-    def __call__(self, image: Image) -> npt.NDArray[np.float32]:
-        height, width = image.shape[:2]
-        pixels = (cv2.resize(image, (640, 480)).astype(np.float32) - 127) / 128
-        scores, boxes = self.session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
-        sure = scores[0, :, 1] > self.confidence
-        candidates = boxes[0][sure] * np.array([width, height, width, height], np.float32)
-        kept = geometry.nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=50)
-        return np.asarray(candidates[kept], np.float32)
 
 
 def _pictures(folder: Path) -> Sequence[Path]:

@@ -42,14 +42,14 @@ class Scene:
 
 
 class SceneMaker:
-    """Makes scenes from faces and backgrounds.
+    """Composes scenes from faces and backgrounds.
 
     Args:
-        faces: (N, 48, 48) uint8 crops.
-        targets: (N, 7) their expressions.
-        backgrounds: face-free photographs.
+        faces: (N, 48, 48) uint8 grey crops.
+        targets: (N, 7) float32 probabilities of their expressions.
+        backgrounds: face-free (H, W, 3) uint8 RGB photographs.
         portraits: colour portraits.
-        portrait_targets: (len(portraits), 7) their expressions.
+        portrait_targets: (len(portraits), 7) float32 probabilities of their expressions.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class SceneMaker:
     def sheet(self, rows: Sequence[int], side: int, rng: np.random.Generator) -> Scene:
         """Up to nine crops on the letterbox's grey, each somewhere in its own ninth.
 
-        As cheap a face as a small canvas gives, with the grey surroundings that a crop has on the deployed one: trained
-        on small canvases alone, the network found fewer crops on the large one.
+        Nine faces cost as little as on small canvases, and have the grey surroundings of a deployed crop: trained on
+        small canvases alone, the network found fewer crops on the large one.
         """
         cell = side // 3
         canvas = np.full((side, side, 3), PAD, np.uint8)
@@ -95,13 +95,13 @@ class SceneMaker:
     def scene(
         self, rows: Sequence[int], side: int, rng: np.random.Generator, *, size: int | None = None
     ) -> Scene:
-        """A composite or a portrait that shows the FER2013 faces ``rows`` as far as they find room.
+        """A composite or a portrait with the FER2013 faces ``rows``; those for which there is no room are left out.
 
         Args:
-            rows: of the faces.
-            side: of the picture, pixels.
+            rows: numbers of the faces to show.
+            side: of the square picture, pixels.
             rng: where all draws come from.
-            size: side of every pasted face, pixels; None draws each.
+            size: side of every pasted face, pixels; None draws one per face.
         """
         boxes: list[npt.NDArray[np.float32]] = []
         targets: list[npt.NDArray[np.float32]] = []

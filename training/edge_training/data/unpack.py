@@ -6,11 +6,11 @@ What it writes stays out of the repository: FER2013 may not be redistributed.
 
 - ``public-test``, ``private-test``: ``DIR/LABEL/ROW.png``, the crops as they are; ``--without-duplicates`` leaves out
   the pictures that also occur in Training;
-  ``--face N`` shrinks each to N pixels, as a face that small would have been seen; ``--face mixed`` every row to one of
-  the sizes that fer-gmenet is for, in turn;
+  ``--face N`` shrinks each to N pixels, as a camera would have seen a face that small; ``--face mixed`` every
+  row to one of the sizes that fer-gmenet is trained for, in turn;
 - ``crops-calibration``: training crops of all those sizes, without labels;
 - ``pad-dev``, ``pad-test``, ``pad-calibration``: simulated presentations as 80-pixel crops, ``DIR/bona_fide`` and a
-  folder a species, of portraits that training never saw (calibration: of those that it saw);
+  folder per species, of portraits that training never saw (calibration: of those that it saw);
 - ``calibration``: AI-made portraits, training crops and composed scenes, a third each, without labels;
 - ``scenes``: composed pictures of PublicTest faces on backgrounds and portraits that training never saw, in YOLO layout.
 """
@@ -26,13 +26,14 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
+from edge_sdk.files import replacing
 from edge_sdk.image import read_image, write_image
 from edge_training.data import augment, fer2013
 from edge_training.data.attacks import SPECIES
+from edge_training.data.augment import FACE_SIDES
 from edge_training.data.portraits import HELD_OUT_EVERY, portrait_files, read_backgrounds
+from edge_training.data.presentations import presentations
 from edge_training.data.scenes import SceneMaker
-from edge_training.stages.liveness import presentations
-from edge_training.stages.student import SIZES
 
 SETS = (
     "public-test",
@@ -57,20 +58,29 @@ def unpack(
     without_duplicates: bool = False,
     face: int | Literal["mixed"] = fer2013.SIDE,
 ) -> int:
-    """Write one of ``SETS``; returns how many pictures.
+    """Write one of ``SETS``, whole or not at all, and return the number of pictures.
 
     Args:
-        name: of the set.
-        data: folder with ``fer2013/``, ``faces/``, ``backgrounds/`` and ``peers/``.
+        name: of the set, one of ``SETS``.
+        data: data folder, with ``fer2013/``, ``faces/``, ``backgrounds/`` and ``peers/``.
         output: folder to write, empty or missing.
         without_duplicates: leave out test rows that also occur in Training.
-        face: pixels that each FER2013 face is shrunk to, or all sizes in turn.
+        face: side in pixels that each FER2013 face is shrunk to, or ``mixed`` for all of ``FACE_SIDES`` in turn.
 
     Raises:
         InputError: the data cannot be read, or ``output`` already holds something.
     """
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty", remedy="name a new folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Evaluations take a folder that exists as complete: an interrupted set must not look like a smaller one.
+    with replacing(output) as partial:
+        return _unpack(name, data, partial, without_duplicates, face)
+
+
+def _unpack(
+    name: str, data: Path, output: Path, without_duplicates: bool, face: int | Literal["mixed"]
+) -> int:
     if name in PRESENTATIONS:
         return _presentations(name, data, output)
     sets = fer2013.read(data / "fer2013")
@@ -86,7 +96,7 @@ def unpack(
         (output / label).mkdir(parents=True)
     for row in tqdm(rows.tolist(), desc=name, disable=not sys.stderr.isatty()):
         label = fer2013.LABELS[faces.labels[row]]
-        side = SIZES[row % len(SIZES)] if face == "mixed" else face
+        side = FACE_SIDES[row % len(FACE_SIDES)] if face == "mixed" else face
         picture = augment.three_channels(augment.shrink(faces.images[row], side))
         write_image(output / label / f"{row:05d}.png", picture)
     return len(rows)
@@ -96,7 +106,9 @@ def _crops(faces: fer2013.Faces, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     rows = np.random.default_rng(2015).permutation(len(faces))[:CALIBRATION_PICTURES].tolist()
     for index, row in enumerate(rows):
-        picture = augment.three_channels(augment.shrink(faces.images[row], SIZES[index % len(SIZES)]))
+        picture = augment.three_channels(
+            augment.shrink(faces.images[row], FACE_SIDES[index % len(FACE_SIDES)])
+        )
         write_image(output / f"{index:04d}.png", picture)
     return len(rows)
 
@@ -160,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
     parser = argparse.ArgumentParser(prog="edge_training.data.unpack", description=__doc__.split("\n")[0])
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder of training/README.md")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--without-duplicates", action="store_true")
     parser.add_argument(

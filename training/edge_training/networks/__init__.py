@@ -22,14 +22,14 @@ CLASSIFIERS: dict[str, Callable[[float], nn.Module]] = {
     "yolo12n": lambda dropout: BackboneClassifier(Backbone12n(), dropout=dropout),
     "gmenet": lambda dropout: GMENet(dropout=dropout),
 }
-"""From dropout to a network that answers crops with logits of FER2013's label and of the FER+ votes."""
+"""Makes a classifier with a dropout rate; its two outputs are logits of FER2013's label and of the FER+ votes."""
 
 DETECTORS: dict[str, Callable[[int], Detector]] = {"yolo11n": YOLO11n, "yolo12n": YOLO12n}
-"""From the number of classes to a detector, whose backbone is the classifier's of the same name."""
+"""Makes a detector of so many classes; its backbone is that of the classifier of the same name."""
 
 
 def of_model(name: str) -> nn.Module:
-    """The network of a zoo model, untrained."""
+    """The untrained network of a zoo model, by the model's name."""
     makers: dict[str, Callable[[], nn.Module]] = {
         "fer-yolo11n": lambda: YOLO11n(7),
         "fer-yolo12n": lambda: YOLO12n(7),

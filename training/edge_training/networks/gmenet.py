@@ -39,10 +39,10 @@ class ConvBN(nn.Sequential):
 
 
 class DepthwiseBlockAttention(nn.Module):
-    """Which channels, then which places: both responses are kept before their sigmoid, for distillation.
+    """Channel attention, then spatial attention. Returns both maps before their sigmoids as well, for distillation.
 
     Channels: average and maximum of each, through a shared bottleneck without biases, as in CBAM (arXiv 1807.06521).
-    Places: a depthwise 3x3 convolution, so that each channel finds its own pattern, summed by a 1x1.
+    Space: a depthwise 3x3 convolution, so that each channel finds its own pattern, summed by a 1x1.
     """
 
     def __init__(self, c: int, reduction: int = 4) -> None:
@@ -78,7 +78,7 @@ class MixedAttentionBlock(nn.Module):
 
 
 class MixedChannelBlock(nn.Module):
-    """Depthwise convolutions of several reaches, each on its share of the channels, mixed by a 1x1, with a residual."""
+    """Depthwise convolutions of several kernel sizes, each on its share of the channels, mixed by a 1x1; a residual."""
 
     def __init__(self, c: int, kernels: tuple[int, ...]) -> None:
         super().__init__()
@@ -93,9 +93,9 @@ class MixedChannelBlock(nn.Module):
 
 
 class GlobalBranch(nn.Module):
-    """Down two scales and up again, each level of the way up joined by its twin of the way down.
+    """Down two scales and up again; each level of the way up adds the level of the same size on the way down.
 
-    Quasi-symmetric: the way up has the same levels with shorter reaches, as it only spreads what the bottom saw.
+    Quasi-symmetric: the way up has the same levels with smaller kernels, as it only spreads what the bottom saw.
     """
 
     def __init__(self, c_in: int, c: int) -> None:
@@ -122,8 +122,8 @@ class GMENet(nn.Module):
     """Face crops to expressions: (B, 3, 48, 48) float RGB in 0..1.
 
     Args:
-        classes: of expressions.
-        dropout: before the last layer.
+        classes: number of expressions.
+        dropout: rate before the last layer.
         attention: with attention in the local branch; without, for the ablation.
         global_branch: with the global branch; without, for the ablation.
 
@@ -160,7 +160,7 @@ class GMENet(nn.Module):
         return label, votes
 
     def with_attention(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The same, and the attention maps before their sigmoids: (B, C, 1, 1) and (B, 1, h, w), block after block."""
+        """Both logits, and the attention maps before their sigmoids: (B, C, 1, 1) and (B, 1, h, w) per block."""
         x = self.stem(self.grey(x))
         early, maps = x, []
         for index, (enter, blocks) in enumerate(zip(self.enter, self.local, strict=True)):

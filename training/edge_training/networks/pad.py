@@ -1,4 +1,4 @@
-"""A MiniFASNet-style network: is this crop of a face bona fide, or an attack?
+"""A MiniFASNet-style network that tells a crop of a face from an attack.
 
 After the published layout of MiniFASNet (minivision-ai/Silent-Face-Anti-Spoofing): inverted bottlenecks on grids of 40,
 20, 10 and 5 cells, a global depthwise convolution, a 128-wide embedding, and in training a second head that predicts
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from edge_training.networks.gmenet import ConvBN
 
 SIDE = 80
+"""Input side in pixels."""
 SPECTRUM = 10
-"""Side of the spectrum that the auxiliary head predicts."""
+"""Side of the spectrum map that the auxiliary head predicts, in cells."""
 
 
 class Halving(nn.Conv2d):
@@ -35,7 +36,7 @@ class Halving(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """1x1 up, depthwise 3x3, 1x1 down; a residual where nothing changes its shape."""
+    """1x1 up, depthwise 3x3, 1x1 down; with a residual where input and output have the same shape."""
 
     def __init__(self, c_in: int, c_out: int, hidden: int, *, stride: int = 1) -> None:
         super().__init__()

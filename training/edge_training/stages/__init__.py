@@ -1,39 +1,45 @@
-"""What is taught in each stage of a recipe."""
+"""The stages of a training, found by the ``kind`` that a recipe gives; each kind is a module of this package."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from edge_sdk import zoo
 from edge_sdk.errors import InputError
 from edge_training import checkpoint
-from edge_training.data import fer2013
-from edge_training.networks import CLASSIFIERS, DETECTORS, of_model
-from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
-from edge_training.stages.common import Teacher
-from edge_training.stages.detector import DetectorOptions, DetectorStage
-from edge_training.stages.liveness import LivenessOptions, LivenessStage
-from edge_training.stages.student import StudentOptions, StudentStage
-from edge_training.train import Stage
+from edge_training.networks import CLASSIFIERS, DETECTORS
+from edge_training.stages.base import Setting, Stage, Teacher
 
-NETWORKS = (*CLASSIFIERS, "padnet")
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "classifier": tuple(CLASSIFIERS),
+    "detector": tuple(DETECTORS),
+    "student": ("gmenet",),
+    "liveness": ("padnet",),
+    "qat": tuple(CLASSIFIERS),
+}
+"""Kind of a stage to the networks that it can train. Its module has a function ``stage`` that makes one."""
+
+NETWORKS = tuple(dict.fromkeys(network for networks in KINDS.values() for network in networks))
 
 
-def stages_of(recipe: Mapping[str, Any], data: Path, place: Path = Path()) -> list[Stage]:
+def stages_of(
+    recipe: Mapping[str, Any], data: Path, folder: Path = Path(), own_faces: Path | None = None
+) -> list[Stage]:
     """The stages that a recipe names, in order.
 
     Args:
-        recipe: its tables.
+        recipe: the tables of its file.
         data: folder with the training data.
-        place: the recipe's folder; its teacher's weights are named from there.
+        folder: that the recipe lies in; paths in it are relative to this folder.
+        own_faces: folder of labelled crops in place of FER2013.
 
     Raises:
-        InputError: an unknown network, stage kind or key, a network that a stage cannot teach, or data or a teacher
+        InputError: an unknown network, stage kind or key, a network that a stage cannot train, or data or a teacher
             that cannot be read.
     """
     network = recipe.get("network")
@@ -41,43 +47,46 @@ def stages_of(recipe: Mapping[str, Any], data: Path, place: Path = Path()) -> li
         raise InputError(
             f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(NETWORKS)}"
         )
-    seed = int(recipe.get("seed", 1))
-    stages: list[Stage] = []
-    if network == "padnet":
-        for table in recipe.get("stage", []):
-            options = {key: value for key, value in table.items() if key != "kind"}
-            stages.append(LivenessStage(options_of(LivenessOptions, options), data, seed))
-    else:
-        stages = _expression_stages(recipe, network, data, seed, place)
+    teacher = _teacher(recipe["teacher"], folder) if "teacher" in recipe else None
+    setting = Setting(network, data, int(recipe.get("seed", 1)), teacher, own_faces)
+    stages = [_stage(table, setting) for table in recipe.get("stage", [])]
     if not stages:
-        raise InputError("the recipe has no [[stage]]", remedy="add one with kind = 'classifier'")
+        kinds = [kind for kind, networks in KINDS.items() if network in networks]
+        raise InputError("the recipe has no [[stage]]", remedy=f"add one with kind = {kinds[0]!r}")
     return stages
 
 
-def _expression_stages(
-    recipe: Mapping[str, Any], network: str, data: Path, seed: int, place: Path
-) -> list[Stage]:
-    teacher = _teacher(recipe["teacher"], place) if "teacher" in recipe else None
-    faces = fer2013.read(data / "fer2013")
-    return [
-        _expression_stage(table, network, faces, data, seed, teacher) for table in recipe.get("stage", [])
-    ]
+def _stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if setting.network not in KINDS.get(str(kind), ()):
+        fitting = [name for name, networks in KINDS.items() if setting.network in networks]
+        raise InputError(
+            f"{setting.network} has no stage of kind {kind!r}", remedy=f"use {' or '.join(fitting)}"
+        )
+    if isinstance(inner := options.get("pictures"), Mapping):
+        # A stage whose batches another one shows; its labels do not matter, so it needs no teacher.
+        options["pictures"] = _stage(inner, replace(setting, teacher=None))
+    # Imported when it is used: torchao, for qat, takes seconds.
+    stage: Stage = importlib.import_module(f"{__name__}.{kind}").stage(options, setting)
+    return stage
 
 
-def _teacher(tables: Any, place: Path) -> Teacher:
-    """The classifiers that a recipe's ``[[teacher]]`` tables name: each a network, its weights, and the side it sees."""
+def _teacher(tables: Any, folder: Path) -> Teacher:
+    """The ensemble that a recipe's ``[[teacher]]`` tables name."""
     if not isinstance(tables, list):
         raise InputError("[teacher] in the recipe", remedy="write [[teacher]], one for each of them")
-    return Teacher(*(_member(table, place) for table in tables))
+    return Teacher(*(_member(table, folder) for table in tables))
 
 
-def _member(table: Mapping[str, Any], place: Path) -> tuple[nn.Module, int]:
+def _member(table: Mapping[str, Any], folder: Path) -> tuple[nn.Module, int]:
+    """A trained classifier and the side in pixels of the crops that it takes."""
     if set(table) != {"network", "weights", "side"} or table["network"] not in CLASSIFIERS:
         raise InputError(
             f"[[teacher]] with {dict(table)} in the recipe",
             remedy=f"give network ({', '.join(CLASSIFIERS)}), weights (a file, from the recipe's folder) and side",
         )
-    network, weights = CLASSIFIERS[table["network"]](0.0), place / table["weights"]
+    network, weights = CLASSIFIERS[table["network"]](0.0), folder / table["weights"]
     tensors, _ = checkpoint.load(weights)
     try:
         network.load_state_dict(tensors)
@@ -86,56 +95,3 @@ def _member(table: Mapping[str, Any], place: Path) -> tuple[nn.Module, int]:
             f"{weights} is not of a {table['network']}: {error}", remedy="name its network in [[teacher]]"
         ) from error
     return network, int(table["side"])
-
-
-def _expression_stage(
-    table: Mapping[str, Any],
-    network: str,
-    faces: fer2013.Fer2013,
-    data: Path,
-    seed: int,
-    teacher: Teacher | None = None,
-) -> Stage:
-    options = dict(table)
-    kind = options.pop("kind", None)
-    if kind == "classifier":
-        return ClassifierStage(options_of(ClassifierOptions, options), network, faces, seed, teacher)
-    if kind == "detector" and network in DETECTORS:
-        return DetectorStage(options_of(DetectorOptions, options), network, faces, data, seed, teacher)
-    if kind == "student" and network == "gmenet":
-        return StudentStage(options_of(StudentOptions, options), faces, seed, teacher)
-    if kind == "qat":
-        # torchao takes seconds to import and complains about extensions of other platforms.
-        from edge_training.stages.qat import QatOptions, QatStage
-
-        model, shown = options.pop("model", None), options.pop("pictures", None)
-        if model not in zoo.NAMES or not isinstance(shown, dict):
-            raise InputError(
-                f"a qat stage with model {model!r} and pictures {shown!r}",
-                remedy=f"model is one of {', '.join(zoo.NAMES)}, pictures the table of the stage whose it takes",
-            )
-        pictures = _expression_stage(shown, network, faces, data, seed)
-        if isinstance(pictures, DetectorStage):
-            pictures.network(None)  # makes what its scenes are composed of
-        return QatStage(
-            options_of(QatOptions, options), lambda: of_model(model), zoo.spec(model), pictures.batches
-        )
-    raise InputError(
-        f"{network} has no stage of kind {kind!r}",
-        remedy="use classifier, detector (for a YOLO), student (for gmenet) or qat",
-    )
-
-
-def options_of(cls: type[Any], table: Mapping[str, Any]) -> Any:
-    """A stage's options from its table.
-
-    Raises:
-        InputError: an unknown key, or values that contradict each other.
-    """
-    known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(table) - known):
-        raise InputError(
-            f"unknown key {unknown[0]!r} in the recipe's stage",
-            remedy=f"known keys: {', '.join(sorted(known))}",
-        )
-    return cls(**table)

@@ -1,9 +1,10 @@
-"""Expressions of face crops, by cross entropy: a network of its own, or a detector's backbone with a pooled head."""
+"""Trains a classifier of face crops by cross entropy: a network, or a detector's backbone with a linear head."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,16 @@ from torch.utils.data import Dataset
 from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
 from edge_training.networks import CLASSIFIERS
-from edge_training.stages.common import Teacher, answers, balanced_rows, pixels
-from edge_training.train import Schedule
+from edge_training.stages.base import (
+    Schedule,
+    Setting,
+    Stage,
+    Teacher,
+    balanced_rows,
+    logits_of,
+    options_of,
+    to_float,
+)
 
 
 @dataclass(frozen=True)
@@ -25,29 +34,28 @@ class ClassifierOptions:
 
     epochs: int
     sides: tuple[int, ...] | list[int] = (64, 96)
-    """Sides of a crop in pixels, one batch after another. Mixed from the start: features that were learned at one side
-    do not know another. The last is the validation's: what the deployed canvas shows of a FER2013 face."""
+    """Sides of the crops in pixels, in turn per batch. Validation uses the last: the size at which the deployed canvas
+    shows a FER2013 face."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
     votes_gain: float = 0.5
-    """Weight of the second head's cross entropy, on FER+ votes. They teach the features and not the answer: people who
-    vote say *neutral* far more often than FER2013's labels do."""
+    """Weight of the second head's cross entropy, on FER+ votes. A head of their own, because
+    voters say *neutral* far more often than FER2013's labels do."""
     balance: float = 0.3
-    """Rows are drawn with probability proportional to (class size) ** -balance: 0 as they are, 1 evenly."""
+    """Rows are drawn with probability proportional to (class size) ** -balance: 0 all rows alike, 1 all classes."""
     dropout: float = 0.2
     strength: float = 1.0
-    """Of the changes that a picture undergoes: how far it is turned and lit, how often it is blurred and covered. A
-    network that knows little learns faster from pictures that are changed little."""
+    """Strength of the augmentation (``data.augment.crop``). An untrained network learns faster with a low one."""
     last_strength: float | None = None
-    """From two thirds of the epochs on, when a picture has been seen often enough to be known by heart; it grows to this
-    from one third on. None leaves it as it is."""
+    """Strength at the end, against overfitting: it grows from the first to the second third of the epochs. None keeps
+    ``strength``."""
     distil: float = 0.0
-    """Share of the recipe's teacher in a crop's target; the rest is its label."""
+    """Share of the teacher's probabilities in a crop's target; the rest is its label."""
 
 
 class ClassifierStage:
-    """Expressions of face crops, to a network or to a detector's backbone with a pooled linear head."""
+    """Trains a network, or a detector's backbone with a pooled linear head, on the expressions of face crops."""
 
     name = "classifier"
     best_by = "accuracy"
@@ -73,7 +81,7 @@ class ClassifierStage:
         if previous is not None:
             network.load_state_dict(previous)
         if self.teacher is not None and self.options.distil:
-            self._targets = self.teacher.mixed(self.data.training, self.options.distil)
+            self._targets = self.teacher.soft_targets(self.data.training, self.options.distil)
         return network
 
     def _strength(self, epoch: int) -> float:
@@ -89,7 +97,7 @@ class ClassifierStage:
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, targets, votes = batch
         with torch.autocast(images.device.type, torch.bfloat16):
-            of_label, of_votes = network(pixels(images))
+            of_label, of_votes = network(to_float(images))
         label_loss = nn.functional.cross_entropy(of_label.float(), targets)
         # A row without votes is all zeros and adds nothing.
         votes_loss = nn.functional.cross_entropy(of_votes.float(), votes)
@@ -102,7 +110,7 @@ class ClassifierStage:
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
         faces = self.data.public_test
-        answer = answers(network, faces.images, self.options.sides[-1]).argmax(1)
+        answer = logits_of(network, faces.images, self.options.sides[-1]).argmax(1)
         return {
             "accuracy": float((answer == faces.labels).mean()),
             "uar": float(balanced_accuracy_score(faces.labels, answer)),
@@ -110,7 +118,7 @@ class ClassifierStage:
 
 
 class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
-    """(B, side, side, 3) uint8 changed crops, (B, 7) targets and (B, 7) votes."""
+    """Batches of (B, side, side, 3) uint8 augmented crops, (B, 7) targets and (B, 7) votes."""
 
     def __init__(
         self,
@@ -133,3 +141,17 @@ class ClassifierBatches(Dataset[tuple[Tensor, ...]]):
             [augment.crop(self.faces.images[row], side, rng, strength=strength) for row in rows]
         )
         return tuple(torch.from_numpy(a) for a in (images, self.targets[rows], self.faces.votes[rows]))
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(ClassifierOptions, table)
+    return ClassifierStage(options, setting.network, setting.faces, setting.seed, setting.teacher)

@@ -1,10 +1,11 @@
-"""Faces with expressions in scenes, to the whole detector."""
+"""Trains the whole detector on faces with expressions in scenes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,15 +15,15 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edge_sdk.image import Letterbox
+from edge_sdk.image import Letterbox, LetterboxSpec
 from edge_training import checkpoint
 from edge_training.data import augment, fer2013
-from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, read_backgrounds, read_portraits
+from edge_training.data.portraits import HELD_OUT_EVERY, read_backgrounds, read_portraits
 from edge_training.data.scenes import PAD, Scene, SceneMaker
 from edge_training.losses import DetectionLoss, anchor_points, decode_boxes, flatten
 from edge_training.networks import CLASSIFIERS, DETECTORS
-from edge_training.stages.common import Teacher, balanced_rows, pixels
-from edge_training.train import Schedule
+from edge_training.reference_models import face_detector
+from edge_training.stages.base import Schedule, Setting, Stage, Teacher, balanced_rows, options_of, to_float
 
 CROP_SIDE = 96
 """Pixels of a FER2013 crop on the deployed canvas, which enlarges it by two."""
@@ -39,26 +40,26 @@ class DetectorOptions:
     crops: int
     scenes: int
     sheets: int = 8
-    """In a batch."""
+    """Sheets of crops per batch."""
     scene_sides: tuple[int, ...] | list[int] = (192, 256, 320)
     scene_pixels: int = 1_000_000
-    """Pixels in a batch of scenes: the batch is smaller where the canvas is larger."""
+    """Pixels per batch of scenes: the larger the canvas, the fewer scenes."""
     lr: float = 2e-3
     backbone_lr: float = 0.3
-    """Factor: the backbone already knows expressions, the rest starts from nothing."""
+    """Factor of the backbone's learning rate: it already knows expressions, the rest starts from random weights."""
     weight_decay: float = 0.05
     ema: float = 0.998
     expression_gain: float = 0.0
     distil: float = 0.0
-    """Share of the teacher's answer in a crop's target; the rest is its label. Portraits have no other."""
+    """Share of the teacher's probabilities in a crop's target; the rest is its label. Portraits have no label."""
     balance: float = 0.3
     input_side: int = 320
-    """Canvas of the validation, which is the deployed one."""
+    """Side of the canvas in validation and of sheets, pixels: the deployed one."""
     max_scale: float = 2.0
 
 
 class DetectorStage:
-    """Faces with expressions in scenes, to the whole detector."""
+    """Trains the whole detector on faces with expressions in scenes."""
 
     name = "detector"
     best_by = "map50"
@@ -82,27 +83,25 @@ class DetectorStage:
             ema=options.ema,
         )
         self.backgrounds = read_backgrounds(folder / "backgrounds")
-        peer = UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
-        self.portraits = read_portraits(folder / "faces", peer)
+        self.portraits = read_portraits(folder / "faces", face_detector(folder))
         self.loss_of = DetectionLoss(expression_gain=options.expression_gain)
         self._maker: SceneMaker | None = None
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
-        """A detector on the classifier's backbone; without a teacher the classifier also says what faces express."""
+        """A detector on the backbone of the classifier before it, which is the teacher if the recipe has none."""
         torch.manual_seed(self.seed)
         network = DETECTORS[self.name_of_network](len(fer2013.LABELS))
         faces = self.data.training
         if previous is None:
-            self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
             return network
         network.backbone.load_state_dict(checkpoint.under(previous, "backbone"))
         if (teacher := self.teacher) is None:
             classifier = CLASSIFIERS[self.name_of_network](0.0)
             classifier.load_state_dict(previous)
             teacher = Teacher((classifier, CROP_SIDE))
-        targets = teacher.mixed(faces, self.options.distil) if self.options.distil else faces.targets()
+        targets = teacher.soft_targets(faces, self.options.distil) if self.options.distil else faces.targets()
         portraits = [p for i, p in enumerate(self.portraits) if i % HELD_OUT_EVERY]
-        # Teachers were taught on grey crops.
+        # Teachers were trained on grey crops.
         heads = [_cut(p.image, p.box) for p in portraits]
         grey = [cv2.cvtColor(head, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False) for head in heads]
         self._maker = SceneMaker(
@@ -115,13 +114,16 @@ class DetectorStage:
         return network
 
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
-        assert self._maker is not None, "network() comes first"
+        if self._maker is None:
+            # Nothing was trained before that could say what the portraits express.
+            faces = self.data.training
+            self._maker = SceneMaker(faces.images, faces.targets(), self.backgrounds)
         return _DetectorBatches(self.options, self._maker, self.data.training.labels, (self.seed, 1, epoch))
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, faces, classes, present = batch
         with torch.autocast(images.device.type, torch.bfloat16):
-            maps = network(pixels(images))
+            maps = network(to_float(images))
         return self.loss_of(maps, faces, classes, present)
 
     def lr_factor(self, parameter: str) -> float:
@@ -129,23 +131,23 @@ class DetectorStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Full-frame protocol on every fifth PublicTest row, one detection a class and picture.
+        """Full-frame protocol on every fifth PublicTest row, with one detection per class and picture.
 
-        A quick stand-in for the real metric, to choose an epoch by; the card's figures come from ``evaluate``.
+        A quick approximation of the metric, to choose an epoch by; the card's figures come from ``edge-sdk evaluate``.
         """
         faces = self.data.public_test[np.arange(0, len(self.data.public_test), 5)]
         side = self.options.input_side
-        box = Letterbox(side_x=side, side_y=side, pad=PAD, max_scale=self.options.max_scale)
+        box = Letterbox(side_x=side, side_y=side, spec=LetterboxSpec(PAD, self.options.max_scale))
         device = next(network.parameters()).device
         scores, hits = [], []
         for start in range(0, len(faces), 32):
             pictures = []
             for face in faces.images[start : start + 32]:
-                canvas, place = box(augment.three_channels(face))
-                pictures.append(canvas[0].copy())
+                place = box(augment.three_channels(face))
+                pictures.append(box.canvas[0].copy())
             true = torch.from_numpy(place.to_canvas(np.array([[0, 0, 48, 48]], np.float32)))
             with torch.autocast(device.type, torch.bfloat16):
-                sides, logits = network(pixels(torch.from_numpy(np.stack(pictures)).to(device)))
+                sides, logits = network(to_float(torch.from_numpy(np.stack(pictures)).to(device)))
             points, strides = anchor_points([(m.shape[2], m.shape[3]) for m in sides], device)
             boxes = decode_boxes(flatten(sides), points, strides)
             best = flatten(logits).sigmoid().max(1)
@@ -212,7 +214,12 @@ class _DetectorBatches(Dataset[tuple[Tensor, ...]]):
 
 
 def collate(scenes: list[Scene]) -> tuple[Tensor, ...]:
-    """Pictures (B, S, S, 3) uint8, boxes (B, M, 4), classes (B, M, C) and which of them are there (B, M)."""
+    """Stack scenes of one size.
+
+    Returns:
+        Pictures (B, S, S, 3) uint8; boxes (B, M, 4) xyxy in pixels and classes (B, M, C) as probabilities, padded to the
+        largest number of faces M; and (B, M) bool, false for padding.
+    """
     most = max(1, *(len(s.boxes) for s in scenes))
     boxes = np.zeros((len(scenes), most, 4), np.float32)
     targets = np.zeros((len(scenes), most, scenes[0].targets.shape[1]), np.float32)
@@ -236,3 +243,17 @@ def _iou_with(boxes: Tensor, one: Tensor) -> Tensor:
     shared = (high - low).clamp(0).prod(-1)
     areas = (boxes[..., 2:] - boxes[..., :2]).clamp(0).prod(-1) + (one[2:] - one[:2]).prod()
     return shared / (areas - shared)
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(DetectorOptions, table)
+    return DetectorStage(options, setting.network, setting.faces, setting.data, setting.seed, setting.teacher)

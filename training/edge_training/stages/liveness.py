@@ -1,15 +1,12 @@
-"""Bona fide or attack, to the liveness network, on simulated attacks."""
+"""Trains the liveness network to tell bona fide faces from simulated attacks."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +14,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from edge_quantize import liveness
 from edge_quantize.data import BONA_FIDE
+from edge_quantize.metrics import liveness
 from edge_sdk.errors import InputError
-from edge_sdk.image import Cropper, Image
-from edge_training.data.attacks import SPECIES, Simulator
-from edge_training.data.portraits import UltraLight, read_backgrounds, read_portraits
+from edge_sdk.image import Image
+from edge_training.data.attacks import SPECIES
+from edge_training.data.presentations import presentations
 from edge_training.networks.pad import SIDE, PadNet, spectrum_of
-from edge_training.peers import MiniFASNetV2
-from edge_training.stages.common import pixels
-from edge_training.train import Schedule
+from edge_training.reference_models import minifasnet
+from edge_training.stages.base import Schedule, Setting, Stage, options_of, to_float
 
-MARGIN = 2.7
-SPLITS = ("test", "dev", "train")
-"""By portrait: of every ten one is for the test, one for development, eight are for training."""
-
-_JITTER = 0.1
 _SHIFT = 6
-"""Pixels by which a training crop is moved at most."""
+"""Largest shift of a training crop, pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +35,9 @@ class LivenessOptions:
 
     epochs: int
     presentations: int = 24_000
-    """Pictures that are made for training, half of them bona fide, the others evenly of each species."""
+    """Training pictures to make: half of them bona fide, the others evenly of each species."""
     species: tuple[str, ...] | list[str] = SPECIES
-    """Attacks that are trained on; those of the others are left out, and so unseen."""
+    """Attack species to train on; the others are left out of training and validated as unseen attacks."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -55,14 +45,14 @@ class LivenessOptions:
     spectrum_gain: float = 0.5
     smoothing: float = 0.05
     distil: float = 0.0
-    """Share of MiniFASNetV2's answer in a picture's target; the rest is what the picture is. It has seen real attacks,
-    the simulation has not: of two pictures of a kind it knows which looks more like one."""
+    """Share of MiniFASNetV2's score in a picture's target; the rest is the label. It was trained on real attacks, so
+    its scores say which simulated picture looks more like one."""
     dev_presentations: int = 2_000
     processes: int = 2
-    """That make pictures."""
+    """Processes that make pictures."""
 
     def __post_init__(self) -> None:
-        """Refuse a species that nobody can simulate."""
+        """Refuse species that cannot be simulated."""
         if not self.species or set(self.species) - set(SPECIES):
             raise InputError(
                 f"species = {sorted(self.species)} in the recipe's stage",
@@ -71,7 +61,7 @@ class LivenessOptions:
 
 
 class LivenessStage:
-    """Presentations, to PadNet."""
+    """Trains PadNet on simulated presentations."""
 
     name = "liveness"
     best_by = "auc_worst"
@@ -102,11 +92,10 @@ class LivenessStage:
     def _targets(
         self, images: npt.NDArray[np.uint8], genuine: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float32]:
-        """(N, 2) probabilities of bona fide and attack that the network is to answer with."""
+        """(N, 2) target probabilities of bona fide and attack."""
         share, live = self.options.distil, genuine.astype(np.float64)
         if share:
-            teacher = MiniFASNetV2(self.folder / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
-            live = (1 - share) * live + share * teacher(images)
+            live = (1 - share) * live + share * minifasnet(self.folder)(images)
         return np.stack((live, 1 - live), 1).astype(np.float32)
 
     def batches(self, epoch: int) -> Dataset[tuple[Tensor, ...]]:
@@ -115,7 +104,7 @@ class LivenessStage:
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         images, targets = batch
-        x = pixels(images)
+        x = to_float(images)
         with torch.autocast(images.device.type, torch.bfloat16):
             logits, spectrum = network(x)
         decision = nn.functional.cross_entropy(
@@ -130,13 +119,13 @@ class LivenessStage:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Area under the curve and equal error rate of each species, on portraits that training never saw."""
+        """Area under the ROC curve and equal error rate of each species, on portraits that training never saw."""
         assert self._dev is not None, "network() comes first"
         images, groups = self._dev
         device = next(network.parameters()).device
         scores = []
         for start in range(0, len(images), 256):
-            logits, _ = network(pixels(torch.from_numpy(images[start : start + 256]).to(device)))
+            logits, _ = network(to_float(torch.from_numpy(images[start : start + 256]).to(device)))
             scores.append(logits.softmax(1)[:, 0].cpu().numpy())
         score = np.concatenate(scores)
         genuine = groups == BONA_FIDE
@@ -172,7 +161,7 @@ class _Batches(Dataset[tuple[Tensor, ...]]):
 
 
 def _changed(image: Image, rng: np.random.Generator) -> Image:
-    """Another look at a presentation that leaves its finest detail as it is: nothing is resampled."""
+    """Augment a presentation without resampling it, which would remove its finest detail."""
     padded = np.pad(image, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)), "reflect")
     y, x = (int(v) for v in rng.integers(0, 2 * _SHIFT + 1, 2))
     moved = padded[y : y + SIDE, x : x + SIDE]
@@ -192,71 +181,14 @@ def _changed(image: Image, rng: np.random.Generator) -> Image:
     return changed
 
 
-@lru_cache(maxsize=2)  # stages that differ in something else look at the same pictures
-def presentations(
-    folder: Path, split: str, count: int, species: tuple[str, ...], *, seed: int, processes: int = 2
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-    """Make presentations of a split: half of them bona fide, the others evenly of each species.
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
 
     Args:
-        folder: with ``faces/``, ``backgrounds/`` and ``peers/``.
-        split: one of ``SPLITS``.
-        count: of pictures.
-        species: of attacks.
-        seed: the same seed makes the same pictures, however many processes make them.
-        processes: that share the work.
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
 
-    Returns:
-        (count, 80, 80, 3) uint8 crops, and (count,) ``bona_fide`` or the species of each; not to be written to.
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
     """
-    rng = np.random.default_rng((seed, SPLITS.index(split)))
-    groups = np.where(
-        np.arange(count) % 2 == 0, BONA_FIDE, np.array(species)[np.arange(count) // 2 % len(species)]
-    )
-    tasks = [
-        (split, int(face), str(group), (seed, SPLITS.index(split), number))
-        for number, (face, group) in enumerate(zip(rng.integers(0, 2**31, count), groups, strict=True))
-    ]
-    title = f"{split} presentations"
-    quiet = not sys.stderr.isatty()
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (folder,)) as pool:
-        made = list(tqdm(pool.map(_make, tasks, chunksize=64), title, len(tasks), disable=quiet, leave=False))
-    return np.stack(made), groups
-
-
-T = TypeVar("T")
-_simulators: dict[str, Simulator] = {}
-_cropper: Cropper | None = None
-
-
-def _start(folder: Path) -> None:
-    """Read what every presentation is made from, once a process."""
-    global _cropper
-    import cv2
-
-    cv2.setNumThreads(1)
-    portraits = read_portraits(
-        folder / "faces", UltraLight(folder / "peers/ultralight_face/version-RFB-640.onnx")
-    )
-    backgrounds = read_backgrounds(folder / "backgrounds")
-    for split in SPLITS:
-        _simulators[split] = Simulator(part_of(portraits, split), part_of(backgrounds, split))
-    _cropper = Cropper(side_x=SIDE, side_y=SIDE, margin=MARGIN, outside="shift")
-
-
-def part_of(items: Sequence[T], split: str) -> list[T]:
-    """The portraits or photographs of a split: no split shares one with another."""
-    return [item for i, item in enumerate(items) if SPLITS[min(i % 10, 2)] == split]
-
-
-def _make(task: tuple[str, int, str, tuple[int, ...]]) -> Image:
-    split, face, group, seed = task
-    assert _cropper is not None
-    simulator, rng = _simulators[split], np.random.default_rng(seed)
-    frame, box = simulator(face % len(simulator.portraits), group, rng)
-    # A detector's boxes are never quite right.
-    size = float(box[2] - box[0])
-    shift, grow = rng.uniform(-_JITTER / 2, _JITTER / 2, 2) * size, rng.uniform(-_JITTER, _JITTER) * size / 2
-    box = box + np.array([shift[0] - grow, shift[1] - grow, shift[0] + grow, shift[1] + grow])
-    crop: Image = _cropper(np.ascontiguousarray(frame), box)[0].copy()
-    return crop
+    return LivenessStage(options_of(LivenessOptions, table), setting.data, setting.seed)

@@ -1,7 +1,8 @@
-"""A trained network for int8: it computes with fake quantization, and its float self says what it should answer.
+"""Quantization-aware training: the network computes with fake quantization and is trained to answer as in float.
 
-No labels: what is lost in int8 is what differs from float, and that can be asked of any picture and any network. The
-loss is what the search for mixed precision calls noise: the error's power relative to the output's.
+The float network is its own teacher, so pictures need no labels. The loss is the power of the difference between the
+two outputs, divided by the power of the float output: the inverse of the signal-to-noise ratio, by which the search for
+mixed precision ranks layers too.
 """
 
 from __future__ import annotations
@@ -9,33 +10,38 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from edge_sdk import zoo
 from edge_sdk.errors import InputError
 from edge_sdk.spec import ModelSpec
-from edge_training.export import PixelsIn, fuse
+from edge_training.export import DeployedGraph, fuse
+from edge_training.networks import of_model
 from edge_training.qat import FakeQuantized
-from edge_training.train import Schedule
+from edge_training.stages.base import Schedule, Setting, Stage, options_of
 
 Batches = Dataset[tuple[Tensor, ...]]
 UNSEEN = 1_000_000
-"""An epoch that no training reaches: its pictures are changed in ways that training has not seen."""
-PROBES = 4
-"""Batches that ranges come from, and as many that validation looks at."""
+"""Number of an epoch that no training reaches: validation uses its batches, which training never sees."""
+RANGE_BATCHES = 4
+"""Batches from which the ranges of activations are taken; validation looks at as many others."""
 
 
 @dataclass(frozen=True)
 class QatOptions:
-    """Keys of a ``kind = "qat"`` stage, besides ``model``, a zoo name, and ``pictures``, the table of the stage whose
-    pictures are shown.
+    """Keys of a ``kind = "qat"`` stage.
+
+    There are two more: ``model``, the zoo model that is fine-tuned, and ``pictures``, the table of another stage whose
+    batches are shown.
     """
 
     epochs: int
     steps: int | None = None
-    """Of an epoch; None takes all that the pictures' stage has."""
+    """Batches per epoch; None takes all that the pictures' stage has."""
     lr: float = 1e-4
     weight_decay: float = 0.0
     workers: int = 1
@@ -45,10 +51,10 @@ class QatStage:
     """Fine-tunes a network's weights for int8.
 
     Args:
-        options: of the stage.
-        network: untrained, as it is deployed.
-        spec: of it.
-        pictures: from an epoch to its batches; every (B, H, W, 3) uint8 tensor of a batch is shown.
+        options: the stage's keys in a recipe.
+        network: makes the untrained network.
+        spec: names and shapes of the network's tensors.
+        pictures: from an epoch's number to its batches; every (B, H, W, 3) uint8 tensor of a batch is shown.
     """
 
     name = "qat"
@@ -76,11 +82,11 @@ class QatStage:
             raise InputError("qat fine-tunes a trained network", remedy="name its weights with --start")
         trained = self.make()
         trained.load_state_dict(previous)
-        self._teacher = PixelsIn(fuse(copy.deepcopy(trained).eval())).eval().requires_grad_(False)
+        self._teacher = DeployedGraph(fuse(copy.deepcopy(trained).eval())).eval().requires_grad_(False)
         network = FakeQuantized(trained, self.spec)
         batches = self.batches(0)
         with torch.no_grad():
-            for index in range(min(PROBES, len(batches))):  # type: ignore[arg-type]  # it has a length
+            for index in range(min(RANGE_BATCHES, len(batches))):  # type: ignore[arg-type]  # it has a length
                 network(batches[index][0])
         # Weights now learn to live with these ranges: ranges that moved with them would not settle.
         network.observe(False)
@@ -94,7 +100,7 @@ class QatStage:
         return value, {"noise": float(value.detach())}
 
     def _noise(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """Power of the error relative to the output's, averaged over the outputs."""
+        """Power of the error divided by the power of the float output, averaged over the outputs."""
         assert self._teacher is not None, "network() comes first"
         with torch.no_grad():
             expected = self._teacher.to(pixels.device)(pixels)
@@ -108,7 +114,7 @@ class QatStage:
     def validate(self, network: nn.Module) -> dict[str, float]:
         device = next(network.parameters()).device
         batches = self.batches(UNSEEN)
-        count = min(PROBES, len(batches))  # type: ignore[arg-type]  # it has a length
+        count = min(RANGE_BATCHES, len(batches))  # type: ignore[arg-type]  # it has a length
         noises = [self._noise(network, batches[index][0].to(device)) for index in range(count)]
         return {"snr_db": float(-10 * torch.stack(noises).mean().log10())}
 
@@ -126,3 +132,27 @@ class _Batches(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         return (torch.cat([t for t in self.pictures[index] if t.dtype == torch.uint8 and t.ndim == 4]),)
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = dict(table)
+    model, pictures = options.pop("model", None), options.pop("pictures", None)
+    if model not in zoo.NAMES:
+        raise InputError(f"a qat stage with model = {model!r}", remedy=f"use one of {', '.join(zoo.NAMES)}")
+    if not hasattr(pictures, "batches"):
+        raise InputError(
+            "a qat stage without a table of pictures",
+            remedy="add [stage.pictures] with the kind and keys of a stage whose pictures it takes",
+        )
+    return QatStage(
+        options_of(QatOptions, options), lambda: of_model(model), zoo.spec(model), pictures.batches
+    )

@@ -1,4 +1,4 @@
-"""Expressions of small faces, from a teacher of the same shape that sees the whole picture.
+"""Trains GMENet on small faces; its teacher has the same architecture and sees the same faces at full size.
 
 Attention-similarity distillation (A-SKD, arXiv 2209.14498): one minus the cosine between teacher's and student's
 attention maps before their sigmoids. The paper sums over maps; here they are averaged, so that the weight does not grow
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,19 @@ from torch.utils.data import Dataset
 
 from edge_sdk.errors import InputError
 from edge_training.data import augment, fer2013
+from edge_training.data.augment import FACE_SIDES
 from edge_training.networks.gmenet import SIDE, GMENet
+from edge_training.stages.base import (
+    Schedule,
+    Setting,
+    Stage,
+    Teacher,
+    logits_of,
+    mirror,
+    options_of,
+    to_float,
+)
 from edge_training.stages.classifier import ClassifierBatches, ClassifierOptions
-from edge_training.stages.common import Teacher, answers, mirror, pixels
-from edge_training.train import Schedule
-
-SIZES = (12, 16, 24, 32, 48)
-"""Face sides in pixels that are taught and measured."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class StudentOptions:
     start: Literal["teacher", "scratch"] = "teacher"
     """Weights that the student begins with."""
     attention: bool = True
-    """With attention in the local branch; without, for the ablation."""
+    """Whether the local branch has attention; false in the ablation."""
     global_branch: bool = True
-    """With the global branch; without, for the ablation."""
+    """Whether there is a global branch; false in the ablation."""
     batch: int = 128
     lr: float = 2e-3
     weight_decay: float = 0.05
@@ -51,9 +57,9 @@ class StudentOptions:
     balance: float = 0.3
     dropout: float = 0.2
     strength: float = 1.0
-    """As the classifier's."""
-    shares: tuple[float, ...] | list[float] = (0.2,) * len(SIZES)
-    """How often a face is seen at each of ``SIZES``."""
+    """Of the augmentation, as the classifier's."""
+    shares: tuple[float, ...] | list[float] = (0.2,) * len(FACE_SIDES)
+    """Share of the faces that are shown at each of ``FACE_SIDES``."""
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself, before anything starts."""
@@ -75,19 +81,23 @@ class StudentOptions:
                     f"{key} = {getattr(self, key)!r} in the recipe's stage",
                     remedy=f"use one of {', '.join(known)}",
                 )
-        if len(self.shares) != len(SIZES) or min(self.shares) < 0 or not math.isclose(sum(self.shares), 1):
+        if (
+            len(self.shares) != len(FACE_SIDES)
+            or min(self.shares) < 0
+            or not math.isclose(sum(self.shares), 1)
+        ):
             raise InputError(
                 f"shares = {list(self.shares)} in the recipe's stage",
-                remedy=f"give {len(SIZES)} that sum to 1, for faces of {', '.join(map(str, SIZES))} pixels",
+                remedy=f"give {len(FACE_SIDES)} that sum to 1, for faces of {', '.join(map(str, FACE_SIDES))} pixels",
             )
 
 
 class StudentStage:
-    """Expressions of faces of 12 to 48 pixels, to GMENet.
+    """Trains GMENet on faces of 12 to 48 pixels.
 
-    Its teacher, the stage before, has the attention maps that it should have, being of the same shape. Answers are the
-    mean of its logits and of the recipe's other teachers', where there are any, as for an ensemble of equals, to a crop
-    and to its mirror image: what a network says of both together is right more often than what it says of one.
+    The network of the stage before is the teacher of the attention maps. The teacher of the logits is an ensemble of
+    that network and the recipe's ``[[teacher]]`` tables: the mean over all of them, for a crop and its
+    mirror image.
     """
 
     name = "student"
@@ -134,22 +144,22 @@ class StudentStage:
         whole, small, targets, votes = batch
         options = self.options
         with torch.autocast(small.device.type, torch.bfloat16):
-            of_label, of_votes, maps = network.with_attention(pixels(small))
+            of_label, of_votes, maps = network.with_attention(to_float(small))
             if options.distil != "none":
-                taught, taught_maps = self._taught(pixels(whole))
+                logits, teacher_maps = self._teacher_outputs(to_float(whole))
         parts = {"label": nn.functional.cross_entropy(of_label.float(), targets)}
         value = parts["label"] + options.votes_gain * nn.functional.cross_entropy(of_votes.float(), votes)
         if options.distil in ("logit", "both"):
-            parts["logit"] = logit_distance(of_label, taught, options.temperature)
+            parts["logit"] = logit_distance(of_label, logits, options.temperature)
             value = value + options.logit_gain * parts["logit"]
         if options.distil in ("attention", "both"):
-            parts["attention"] = attention_distance(maps, taught_maps)
+            parts["attention"] = attention_distance(maps, teacher_maps)
             value = value + options.attention_gain * parts["attention"]
         return value, {name: float(part.detach()) for name, part in parts.items()}
 
     @torch.no_grad()
-    def _taught(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 7) logits that a student should have, and its teacher's attention maps."""
+    def _teacher_outputs(self, whole: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The teachers' (B, 7) logits and the attention maps, for (B, 3, H, W) pictures."""
         assert self._teacher is not None, "network() comes first"
         teacher = self._teacher.to(whole.device)
         seen, _, maps = teacher.with_attention(whole)
@@ -168,14 +178,14 @@ class StudentStage:
         faces = self.data.public_test
         figures: dict[str, float] = {}
         everything = []
-        for size in SIZES:
-            answer = answers(network, (augment.degrade(f, size) for f in faces.images), SIDE).argmax(1)
+        for size in FACE_SIDES:
+            answer = logits_of(network, (augment.degrade(f, size) for f in faces.images), SIDE).argmax(1)
             figures[f"accuracy_{size}"] = float((answer == faces.labels).mean())
             everything.append(answer)
         uar = [balanced_accuracy_score(faces.labels, answer) for answer in everything]
         return {
             **figures,
-            "accuracy": float(np.mean([figures[f"accuracy_{size}"] for size in SIZES])),
+            "accuracy": float(np.mean([figures[f"accuracy_{size}"] for size in FACE_SIDES])),
             "uar": float(np.mean(uar)),
         }
 
@@ -198,7 +208,7 @@ def logit_distance(student: Tensor, teacher: Tensor, temperature: float) -> Tens
 
 
 class _Pairs(Dataset[tuple[Tensor, ...]]):
-    """Each picture twice, changed the same way: whole, and with what a smaller face leaves of it."""
+    """Batches of augmented crops at full size, the same crops degraded to a smaller face, targets and votes."""
 
     def __init__(self, options: StudentOptions, faces: fer2013.Faces, key: tuple[int, ...]) -> None:
         crops = ClassifierOptions(
@@ -217,8 +227,24 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         images, targets, votes = self.whole[index]
         sizes = (
-            np.random.default_rng((*self.key, index, 1)).choice(SIZES, len(images), p=self.shares).tolist()
+            np.random.default_rng((*self.key, index, 1))
+            .choice(FACE_SIDES, len(images), p=self.shares)
+            .tolist()
         )
         pairs = zip(images.numpy(), sizes, strict=True)
         small = np.stack([augment.degrade(image, size) for image, size in pairs])
         return images, torch.from_numpy(small), targets, votes
+
+
+def stage(table: Mapping[str, Any], setting: Setting) -> Stage:
+    """A stage of this kind.
+
+    Args:
+        table: its keys in the recipe, without ``kind``.
+        setting: what the recipe's stages have in common.
+
+    Raises:
+        InputError: an unknown or missing key, contradicting values, or data that cannot be read.
+    """
+    options = options_of(StudentOptions, table)
+    return StudentStage(options, setting.faces, setting.seed, setting.teacher)

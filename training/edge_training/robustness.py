@@ -1,6 +1,6 @@
-"""What a model does where no labelled test set asks it: on scenes, on other photographs, with boxes a little off.
+"""How a model behaves beyond its labelled test sets: on scenes, on photographs, and with boxes that are a little off.
 
-Each probe answers in Markdown for the model's card.
+Each test returns Markdown for the model's card.
 """
 
 from __future__ import annotations
@@ -23,68 +23,69 @@ from edge_training.data import fer2013
 from edge_training.data.attacks import SPECIES, Simulator
 from edge_training.data.portraits import (
     HELD_OUT_EVERY,
-    UltraLight,
     fer_box,
     read_backgrounds,
     read_portraits,
 )
+from edge_training.data.presentations import part_of
 from edge_training.data.scenes import SceneMaker
-from edge_training.stages.liveness import part_of
+from edge_training.reference_models import face_detector
 
 CONFIDENCES = (0.01, 0.10, 0.15, 0.25)
-"""At which a detector is tried on scenes."""
+"""Lowest scores of reported faces at which a detector is tried."""
 
 FACE_SIZES = (16, 24, 32, 48, 96)
 """Sides in pixels of faces in scenes."""
 
-_SCENES_A_SIZE = 100
-_FACES_A_SCENE = 3
+_SCENES_PER_SIZE = 100
+_FACES_PER_SCENE = 3
 _JITTERS = tuple((dx, dy, grow) for dx in (-0.1, 0, 0.1) for dy in (-0.1, 0, 0.1) for grow in (-0.1, 0, 0.1))
 """Shifts right and down and growth of a box, in shares of its side."""
 
 
-def peer_of(data: Path) -> UltraLight:
-    """The detector that stands in for people who draw boxes."""
-    return UltraLight(data / "peers/ultralight_face/version-RFB-640.onnx")
-
-
-def found_in_scenes(name: str, data: Path, scenes: Path, confidences: Sequence[float] = CONFIDENCES) -> str:
-    """What a detector finds, and what it makes up, by confidence; through the whole model, as on a device.
+def faces_in_scenes(name: str, data: Path, scenes: Path, confidences: Sequence[float] = CONFIDENCES) -> str:
+    """How many faces a detector finds and how many boxes hold none, by confidence; with pre- and postprocessing.
 
     Args:
-        name: of the zoo model; the bundle that is fastest here.
-        data: folder with ``faces/``, ``backgrounds/`` and ``peers/``.
-        scenes: the unpacked set of that name.
-        confidences: a row each.
+        name: of the zoo model, whose fastest bundle for this machine is used.
+        data: data folder with ``faces/``, ``backgrounds/`` and ``peers/``.
+        scenes: folder of the unpacked set ``scenes``.
+        confidences: scores from which on faces are reported; a row per score.
     """
-    portraits = read_portraits(data / "faces", peer_of(data))[::HELD_OUT_EVERY]
+    portraits = read_portraits(data / "faces", face_detector(data))[::HELD_OUT_EVERY]
     empty = read_backgrounds(data / "backgrounds")[::HELD_OUT_EVERY]
     items = read_labelled(scenes, zoo.spec(name).labels)
     lines = [
-        "| confidence | scene faces found at IoU 0.5 | false boxes a scene | portraits found | "
+        "| confidence | scene faces found at IoU 0.5 | false boxes per scene | portraits found | "
         "face-free pictures with a box |",
         "|---|---|---|---|---|",
     ]
     for confidence in confidences:
         with load(name, confidence=confidence) as model:
-            faces = hits = made_up = 0
+            faces = hits = false_boxes = 0
             for item in items:
                 image = read_image(item.path)
                 height, width = image.shape[:2]
                 truth = (item.boxes * (width, height, width, height)).astype(np.float32)
                 good = iou(truth, model(image).boxes) >= 0.5
                 faces, hits = faces + len(truth), hits + int(good.any(axis=1).sum())
-                made_up += int((~good.any(axis=0)).sum())
+                false_boxes += int((~good.any(axis=0)).sum())
             seen = [bool((iou(p.box[None], model(p.image).boxes) >= 0.5).any()) for p in portraits]
             alarms = sum(len(model(photo)) > 0 for photo in empty)
-        row = f"| {confidence:.2f} | {hits / faces:.3f} | {made_up / len(items):.2f} | {np.mean(seen):.3f} |"
+        row = f"| {confidence:.2f} | {hits / faces:.3f} | {false_boxes / len(items):.2f} | {np.mean(seen):.3f} |"
         lines.append(f"{row} {alarms} of {len(empty)} |")
     counts = f"{faces} faces in {len(items)} scenes, {len(portraits)} portraits, {len(empty)} face-free photographs"
     return "\n".join([counts, "", *lines])
 
 
-def found_by_size(name: str, data: Path, confidences: Sequence[float] = CONFIDENCES) -> str:
-    """Recall at IoU 0.5 by the side of faces in composed 320-pixel scenes of held-out faces and backgrounds."""
+def recall_by_size(name: str, data: Path, confidences: Sequence[float] = CONFIDENCES) -> str:
+    """Recall at IoU 0.5 by the side of the faces, in composed 320-pixel scenes of held-out faces and backgrounds.
+
+    Args:
+        name: of the zoo model, whose fastest bundle for this machine is used.
+        data: data folder with ``fer2013/`` and ``backgrounds/``.
+        confidences: scores from which on faces are reported; a row per score.
+    """
     faces = fer2013.read(data / "fer2013").private_test
     backgrounds = read_backgrounds(data / "backgrounds")[::HELD_OUT_EVERY]
     maker = SceneMaker(faces.images, faces.targets(smoothing=0.0), backgrounds)
@@ -98,8 +99,8 @@ def found_by_size(name: str, data: Path, confidences: Sequence[float] = CONFIDEN
             for size in FACE_SIZES:
                 rng = np.random.default_rng((2017, size))
                 hits = total = 0
-                for _ in range(_SCENES_A_SIZE):
-                    rows = rng.integers(0, len(faces), _FACES_A_SCENE).tolist()
+                for _ in range(_SCENES_PER_SIZE):
+                    rows = rng.integers(0, len(faces), _FACES_PER_SCENE).tolist()
                     scene = maker.scene(rows, 320, rng, size=size)
                     good = iou(scene.boxes, model(scene.image).boxes) >= 0.5
                     hits, total = hits + int(good.any(axis=1).sum()), total + len(scene.boxes)
@@ -108,32 +109,37 @@ def found_by_size(name: str, data: Path, confidences: Sequence[float] = CONFIDEN
     return "\n".join(lines)
 
 
-def agreement(name: str, data: Path) -> str:
-    """Of real photographs, which faces a detector and the Ultra-Light detector both find; a row a photograph."""
+def agreement_on_photographs(name: str, data: Path) -> str:
+    """How many of the Ultra-Light detector's faces a detector finds on real photographs; a row per photograph.
+
+    Args:
+        name: of the zoo model, whose fastest bundle for this machine is used.
+        data: data folder with ``peers/`` and ``samples/``.
+    """
     samples: Any = importlib.import_module("skimage.data")
-    peer = peer_of(data)
+    reference = face_detector(data)
     photographs: dict[str, Image] = {"astronaut": samples.astronaut(), "cameraman": _rgb(samples.camera())}
     for path in sorted((data / "samples/pad_scenes").glob("*.jpg")):
         photographs[path.stem] = read_image(path)
     lines = ["| photograph | Ultra-Light's faces | of them found | further boxes |", "|---|---|---|---|"]
     with load(name) as model:
         for title, image in photographs.items():
-            theirs = np.array([fer_box(b) for b in peer(image)], np.float32).reshape(-1, 4)
+            theirs = np.array([fer_box(b) for b in reference(image)], np.float32).reshape(-1, 4)
             good = iou(theirs, model(image).boxes) >= 0.5
             both, extra = int(good.any(axis=1).sum()), int((~good.any(axis=0)).sum())
             lines.append(f"| {title} | {len(theirs)} | {both} | {extra} |")
     return "\n".join(lines)
 
 
-def jitter(name: str, data: Path, count: int = 600) -> str:
+def decision_flips(name: str, data: Path, count: int = 600) -> str:
     """How often a liveness decision flips when its box is off by up to a tenth of its side, by kind of presentation.
 
     Args:
-        name: of the zoo model; the bundle that is fastest here.
-        data: folder with ``faces/``, ``backgrounds/`` and ``peers/``.
-        count: of presentations, of portraits that training never saw, evenly of each kind.
+        name: of the zoo model, whose fastest bundle for this machine is used.
+        data: data folder with ``faces/``, ``backgrounds/`` and ``peers/``.
+        count: number of presentations, as many of each kind; of portraits that training never saw.
     """
-    portraits = part_of(read_portraits(data / "faces", peer_of(data)), "test")
+    portraits = part_of(read_portraits(data / "faces", face_detector(data)), "test")
     backgrounds = part_of(read_backgrounds(data / "backgrounds"), "test")
     simulator = Simulator(portraits, backgrounds)
     kinds = (BONA_FIDE, *SPECIES)
@@ -145,7 +151,7 @@ def jitter(name: str, data: Path, count: int = 600) -> str:
             kind = kinds[number % len(kinds)]
             frame, box = simulator(int(rng.integers(len(portraits))), kind, rng)
             frame = np.ascontiguousarray(frame)
-            accepted = [d == "bona fide" for d in model(frame, boxes=jittered(box)).decisions]
+            accepted = [d == "bona fide" for d in model(frame, boxes=jittered_boxes(box)).decisions]
             middle = _JITTERS.index((0, 0, 0))
             different = [a != accepted[middle] for a in accepted]
             flips[kind].append(float(np.mean(different)) * len(_JITTERS) / (len(_JITTERS) - 1))
@@ -156,8 +162,8 @@ def jitter(name: str, data: Path, count: int = 600) -> str:
     return "\n".join(lines)
 
 
-def jittered(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(4,) box to (27, 4): moved and grown by a tenth of its side in every combination."""
+def jittered_boxes(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A (4,) box to (27, 4): itself, and moved and grown by a tenth of its side in every combination."""
     width, height = box[2] - box[0], box[3] - box[1]
     return np.array(
         [

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from edge_benchmarks import stats, text
+from edge_benchmarks import render_text, stats
 from edge_benchmarks.report import AT, END_TO_END, PROTOCOL, Failure, Run
 from edge_benchmarks.svg import Plot, padded
 
@@ -26,12 +26,12 @@ _COLOR_RULES = "".join(
 
 
 def page(runs: Sequence[Run], failures: Sequence[Failure] = (), *, title: str = "Benchmark report") -> str:
-    """The whole page.
+    """The report as the text of one HTML file.
 
     Args:
-        runs: in the order of the file.
-        failures: what could not be measured.
-        title: of the page.
+        runs: the runs, in the order in which they are shown.
+        failures: measurements that could not be made.
+        title: heading of the page.
     """
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -53,7 +53,7 @@ def page(runs: Sequence[Run], failures: Sequence[Failure] = (), *, title: str = 
 
 
 def _style() -> str:
-    return (files("edge_benchmarks") / "page.css").read_text(encoding="utf-8") + _COLOR_RULES
+    return (files("edge_benchmarks") / "render_html.css").read_text(encoding="utf-8") + _COLOR_RULES
 
 
 def _where(runs: Sequence[Run]) -> str:
@@ -65,12 +65,12 @@ def _where(runs: Sequence[Run]) -> str:
 
 
 def _table(runs: Sequence[Run]) -> str:
-    head = ("", "threads", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "a second", "energy mJ", "verdict")
+    head = ("", "threads", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "per s", "energy mJ", "verdict")
     rows = []
     for number, run in enumerate(runs):
         stage = run.stages.get(END_TO_END)
         cells = [str(run.environment.threads)]
-        for name in text.PRINTED:
+        for name in render_text.PRINTED:
             found = None if stage is None else stage.percentiles[name]
             cells.append(
                 f'<span class="dim">n/a (n={run.count})</span>'
@@ -88,7 +88,7 @@ def _table(runs: Sequence[Run]) -> str:
         )
         rows.append(
             f"<tr><td>{_swatch(number)}{escape(run.title)}<br>"
-            f'<span class="dim">{escape(text.scenario_text(run.scenario))}</span></td>'
+            f'<span class="dim">{escape(render_text.scenario_text(run.scenario))}</span></td>'
             + "".join(f"<td>{cell}</td>" for cell in cells)
             + f'<td class="words"><span class="verdict {run.verdict}">{run.verdict}</span>{unknown}</td></tr>'
         )
@@ -155,7 +155,7 @@ def _stretch(q: float) -> float:
 
 
 def _headline(run: Run) -> str | None:
-    """The metric that stands for a run: of its task, the first that is there."""
+    """Name of the metric that is plotted for a run: the first of its task's that it has; None without one."""
     assert run.accuracy is not None
     for name in ("map50", "uar", "accuracy", "acer"):
         if name in run.accuracy.metrics:
@@ -190,9 +190,9 @@ def _section(number: int, run: Run) -> str:
     if END_TO_END in run.traces and len(run.traces[END_TO_END]):
         plots.append(f"<div><h3>Latency, end to end</h3>{_histogram(run, color)}</div>")
         plots.append(f"<div><h3>Over time</h3>{_trace(run, color)}{_series(run)}</div>")
-    facts = "".join(f"<li>{escape(fact)}</li>" for fact in text.facts(run))
+    facts = "".join(f"<li>{escape(fact)}</li>" for fact in render_text.facts(run))
     return (
-        f"<h2>{_swatch(number)}{escape(run.title)}, {escape(text.scenario_text(run.scenario))} "
+        f"<h2>{_swatch(number)}{escape(run.title)}, {escape(render_text.scenario_text(run.scenario))} "
         f'<span class="verdict {run.verdict}">{run.verdict}</span></h2>'
         + (f'<ul class="reasons">{reasons}</ul>' if reasons else "")
         + _stages(run)
@@ -208,14 +208,14 @@ def _stages(run: Run) -> str:
             f'<td><span class="dim">n/a (n={stage.count})</span></td>'
             if p is None
             else f"<td>{p.ms:.3f}</td>"
-            for p in (stage.percentiles[n] for n in text.PRINTED)
+            for p in (stage.percentiles[n] for n in render_text.PRINTED)
         )
         strong = ("<strong>", "</strong>") if name == END_TO_END else ("", "")
         rows.append(
             f"<tr><td>{strong[0]}{escape(name.replace('_', ' '))}{strong[1]}</td>{cells}"
             f"<td>{stage.min_ms:.3f}</td><td>{stage.mean_ms:.3f}</td><td>{stage.max_ms:.3f}</td></tr>"
         )
-    titles = "".join(f"<th>{h}</th>" for h in ("ms", *text.PRINTED, "least", "mean", "most"))
+    titles = "".join(f"<th>{h}</th>" for h in ("ms", *render_text.PRINTED, "least", "mean", "most"))
     return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
@@ -296,7 +296,7 @@ def _series(run: Run) -> str:
 
 def _legend(runs: Sequence[Run]) -> str:
     items = "".join(
-        f"<li>{_swatch(i)}{escape(run.title)}, {escape(text.scenario_text(run.scenario))}</li>"
+        f"<li>{_swatch(i)}{escape(run.title)}, {escape(render_text.scenario_text(run.scenario))}</li>"
         for i, run in enumerate(runs)
     )
     return f'<ul class="legend">{items}</ul>'

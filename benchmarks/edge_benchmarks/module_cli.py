@@ -1,27 +1,27 @@
-"""What the commands of this package share: arguments, error lines and exit codes as in ``edge-sdk``."""
+"""Command line of ``python -m edge_benchmarks.NAME``: arguments, error lines and exit codes as in ``edge-sdk``."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
-from edge_sdk.errors import EdgeError, InputError, LoadFailed
+from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.target import available_targets
-from edge_sdk.timing import now_ns
 
 DEFAULT_MODEL = "fer-yolo11n"
 
 
 def parser(name: str, text: str | None) -> argparse.ArgumentParser:
-    """A parser that shows a module's docstring and knows ``--json``."""
+    """A parser that shows a module's docstring as its help and knows ``--json``.
+
+    Args:
+        name: of the module.
+        text: its docstring.
+    """
     made = argparse.ArgumentParser(
         prog=f"python -m edge_benchmarks.{name}",
         description=text,
@@ -32,7 +32,7 @@ def parser(name: str, text: str | None) -> argparse.ArgumentParser:
 
 
 def add_bundles(to: argparse.ArgumentParser) -> None:
-    """Bundles as positional arguments, by default those of the zoo model that can run here."""
+    """Add the positional argument ``BUNDLE...``; without it, the default model's bundles that can run here are taken."""
     to.add_argument(
         "bundles",
         nargs="*",
@@ -43,7 +43,7 @@ def add_bundles(to: argparse.ArgumentParser) -> None:
 
 
 def expand(names: Sequence[str | Path]) -> list[Path]:
-    """Bundle files; a zoo name stands for all its shipped bundles whose engine is installed here.
+    """Paths of bundle files; a zoo name stands for all its shipped bundles whose engine is installed here.
 
     Raises:
         InputError: no such model, or none of its bundles can run here.
@@ -65,7 +65,7 @@ def expand(names: Sequence[str | Path]) -> list[Path]:
 
 
 def label(path: Path) -> dict[str, str]:
-    """What a row of a table calls a bundle."""
+    """The columns that name a bundle in a table: its path, model, target and precision."""
     manifest = Bundle.open(path).manifest
     return {
         "bundle": str(path),
@@ -75,38 +75,8 @@ def label(path: Path) -> dict[str, str]:
     }
 
 
-def ask_fresh_process(code: str, *arguments: str) -> tuple[dict[str, Any], int]:
-    """Run ``code`` in a new interpreter of the same environment, until it has printed a JSON object on one line.
-
-    Returns:
-        The object, and the nanoseconds from starting the process to the arrival of the line.
-
-    Raises:
-        LoadFailed: it failed, or printed none.
-    """
-    # A file, not a pipe, takes the engines' chatter: a full pipe nobody reads would stop the process.
-    with tempfile.TemporaryFile("w+") as chatter:
-        before = now_ns()
-        with subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=chatter, text=True
-        ) as process:
-            assert process.stdout is not None
-            line = next((text for text in process.stdout if text.startswith("{")), None)
-            taken = now_ns() - before
-            process.stdout.read()  # what it says after the answer, so that its pipe never breaks
-        chatter.seek(0)
-        said = chatter.read().strip().splitlines()
-    if process.returncode == 0 and line is not None:
-        answer: dict[str, Any] = json.loads(line)
-        return answer, taken
-    raise LoadFailed(
-        f"a fresh process failed ({process.returncode}): {said[-1] if said else 'it printed nothing'}",
-        remedy="load the bundle in this process to see more",
-    )
-
-
 def positive(text: str) -> int:
-    """An argument that counts something."""
+    """Read an argument that counts something: an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
@@ -114,7 +84,7 @@ def positive(text: str) -> int:
 
 
 def run_main(work: Callable[[], int]) -> int:
-    """Run a command's work; errors go to stderr in two lines and become the exit code."""
+    """Run a command's work and return its exit code; an error is two lines on stderr and its own exit code."""
     try:
         return work()
     except EdgeError as error:

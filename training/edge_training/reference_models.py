@@ -1,17 +1,73 @@
-"""Networks that others trained, for comparison only: nothing of them is shipped."""
+"""Networks that others published: they label data, teach and are compared with. Nothing of them is shipped."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_sdk.boxes import nms
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image
+
+
+def face_detector(data: Path) -> UltraLight:
+    """The Ultra-Light detector of the data folder.
+
+    Raises:
+        InputError: it is not there.
+    """
+    return UltraLight(data / "peers/ultralight_face/version-RFB-640.onnx")
+
+
+def minifasnet(data: Path) -> MiniFASNetV2:
+    """MiniFASNetV2 with the weights of the data folder.
+
+    Raises:
+        InputError: they are not there.
+    """
+    return MiniFASNetV2(data / "peers/minifasnet/2.7_80x80_MiniFASNetV2.npz")
+
+
+class UltraLight:
+    """The Ultra-Light RFB-640 face detector (MIT), run by onnxruntime: stands in for people who draw boxes.
+
+    Args:
+        model: its ONNX file.
+        confidence: score from which on a face is reported.
+
+    Raises:
+        InputError: no such file.
+    """
+
+    def __init__(self, model: Path, *, confidence: float = 0.7) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3  # the file lists its weights as inputs; each would be a warning
+        if not model.exists():
+            raise InputError(
+                f"no detector at {model}", remedy="name a data folder with peers/ (training/README.md)"
+            )
+        self.session: Any = onnxruntime.InferenceSession(str(model), options)
+        self.confidence = confidence
+
+    def __call__(self, image: Image) -> npt.NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB to (N, 4) boxes xyxy, pixels."""
+        height, width = image.shape[:2]
+        pixels = (cv2.resize(image, (640, 480)).astype(np.float32) - 127) / 128
+        scores, boxes = self.session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
+        sure = scores[0, :, 1] > self.confidence
+        candidates = boxes[0][sure] * np.array([width, height, width, height], np.float32)
+        kept = nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=50)
+        return np.asarray(candidates[kept], np.float32)
 
 
 class MiniFASNetV2:
@@ -29,7 +85,9 @@ class MiniFASNetV2:
 
     def __init__(self, weights: Path) -> None:
         if not weights.is_file():
-            raise InputError(f"no weights at {weights}", remedy="fetch the peers' folder")
+            raise InputError(
+                f"no weights at {weights}", remedy="name a data folder with peers/ (training/README.md)"
+            )
         with np.load(weights) as stored:
             self._weights = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
         stages = (("conv_23", 0), ("conv_3", 4), ("conv_34", 0), ("conv_4", 6), ("conv_45", 0), ("conv_5", 2))

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edge_benchmarks.environment import Moment
+from edge_benchmarks.environment import Snapshot
 from edge_benchmarks.report import END_TO_END, MAX_CLOCK_CV, Failure, Run, Scenario, Stage
 
 COLUMNS = 100
@@ -15,7 +15,7 @@ GOAL_HARNESS_US = 20.0
 
 
 class Kind(NamedTuple):
-    """What a run measured: runs of one kind repeat each other."""
+    """What a run measured and under which settings: runs of equal kind are repetitions of one measurement."""
 
     name: str
     target: str
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     size: str
 
     def __str__(self) -> str:
-        """In a line."""
+        """The kind in one line."""
         return f"{self.name} {self.target} {self.precision}, {self.scenario}, {self.threads} threads, {self.size}"
 
 
@@ -47,8 +47,8 @@ def table(runs: Sequence[Run], failures: Sequence[Failure] = ()) -> str:
 
 
 def summary(runs: Sequence[Run]) -> list[str]:
-    """A line a run: what to look at first when there are several."""
-    lines = [f"{'':<50}{'p50':>9}{'p99':>9}{'a second':>10}{'energy':>10}  verdict"]
+    """One line per run, to be read first when there are several; then how much repetitions differ."""
+    lines = [f"{'':<50}{'p50':>9}{'p99':>9}{'per s':>10}{'energy':>10}  verdict"]
     for run in runs:
         name = f"{run.title}, {scenario_text(run.scenario)}, {run.environment.threads}t"
         per_s = "n/a" if run.throughput is None else f"{run.throughput.per_s:.1f}"
@@ -62,7 +62,7 @@ def summary(runs: Sequence[Run]) -> list[str]:
 
 
 def _repetitions(runs: Sequence[Run]) -> list[str]:
-    """How much processes differ among themselves; nothing for a single one."""
+    """How much the medians of repetitions in several processes differ; no line for a single one."""
     medians = sorted(ms for run in runs if (ms := run.ms(END_TO_END, "p50")) is not None)
     if len(medians) < 2:
         return []
@@ -74,9 +74,9 @@ def _repetitions(runs: Sequence[Run]) -> list[str]:
 
 
 def markdown(runs: Sequence[Run], failures: Sequence[Failure] = ()) -> str:
-    """A table of all runs, then each one's facts, for a repository or an issue."""
+    """A Markdown table of all runs, then the facts of each, for a repository or an issue."""
     lines = [
-        "| model | target | precision | scenario | threads | p50 ms | p90 ms | p99 ms | a second | verdict |",
+        "| model | target | precision | scenario | threads | p50 ms | p90 ms | p99 ms | per s | verdict |",
         "|---|---|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for run in runs:
@@ -111,18 +111,18 @@ def scenario_text(scenario: Scenario) -> str:
 
 
 def facts(run: Run) -> list[str]:
-    """Everything beside the table of stages, a sentence each."""
+    """What a report says of a run beside the table of stages: one sentence per fact."""
     e, f, h = run.environment, run.frames, run.health
     found = []
     if run.throughput is not None:
         t = run.throughput
         interval = "" if t.low is None or t.high is None else f" ({t.low:.1f} to {t.high:.1f})"
-        found.append(f"throughput: {t.per_s:.1f}{interval} {f.unit}s a second")
+        found.append(f"throughput: {t.per_s:.1f}{interval} {f.unit}s per second")
     if run.pace is not None:
         share = run.pace.dropped / max(1, run.pace.due)
         found.append(
             f"camera: {run.pace.due} frames due, {run.pace.dropped} dropped ({share:.1%}), "
-            f"last one begun {run.pace.behind_s * 1e3:.1f} ms late; age: of the newest result, seen once a period"
+            f"last one begun {run.pace.behind_s * 1e3:.1f} ms late; age: of the newest result, seen once per period"
         )
     if run.drift is not None:
         d = run.drift
@@ -140,7 +140,7 @@ def facts(run: Run) -> list[str]:
         + ("" if g.p50_ms is None else f", p50 {g.p50_ms:.2f} ms")
         for g in f.groups
     ]
-    found.append(f"faces: {f.faces_reported:.2f} a {f.unit} reported; {'; '.join(groups)}")
+    found.append(f"faces: {f.faces_reported:.2f} per {f.unit} reported; {'; '.join(groups)}")
     if run.harness is not None:
         found.append(
             f"harness: adds {run.harness.inside_us:.1f} us to a latency and {run.harness.around_us:.1f} us to the loop, "
@@ -229,9 +229,7 @@ def _energy(run: Run) -> str:
     if e.gross_mj is None:
         return f"unknown: {e.reason}"
     net = e.reason if e.net_mj is None else f"net {e.net_mj:.2f} mJ over {e.idle_w:.2f} W idle"
-    return (
-        f"gross {e.gross_mj:.2f} mJ a {run.frames.unit}, {net}; {e.source}: {e.scope}; {e.readings} readings"
-    )
+    return f"gross {e.gross_mj:.2f} mJ per {run.frames.unit}, {net}; {e.source}: {e.scope}; {e.readings} readings"
 
 
 def _roofline(run: Run) -> str:
@@ -239,7 +237,7 @@ def _roofline(run: Run) -> str:
     assert r is not None
     parts = []
     if r.gmacs is not None:
-        parts.append(f"{r.gmacs:.3f} GMAC an inference ({r.counted})")
+        parts.append(f"{r.gmacs:.3f} GMAC per inference ({r.counted})")
     if r.achieved_gops is not None:
         parts.append(f"{r.achieved_gops:.1f} GOP/s achieved")
     if r.peak_gops is not None:
@@ -262,7 +260,7 @@ def _accuracy(run: Run) -> str:
     return f"{figures}; {where}, {a.items} pictures, {a.sha256[:12]}"
 
 
-def _moment(moment: Moment) -> str:
+def _moment(moment: Snapshot) -> str:
     mhz = "unknown" if not moment.clock_mhz else "/".join(f"{v:.0f}" for v in sorted(set(moment.clock_mhz)))
     hottest = max(moment.temperature_c.values(), default=None)
     return (

@@ -1,9 +1,9 @@
-"""What int8 costs and buys: a model on every engine, float against int8 on the gate's set, with paired bounds.
+"""What int8 costs in accuracy and saves in time: every model on every engine, with paired bounds of the difference.
 
-    python -m edge_training.proof fer-yolo11n --data ../shared/data --work runs/release
+    python -m edge_training.int8_report fer-yolo11n --data ../shared/data --work runs/release
 
-TensorRT's explicit symmetric QDQ runs in onnxruntime, so its latency here says nothing about a board and is left out.
-Latency is the engine's median over 100 rounds in turn with float onnxruntime, as a share of it.
+Float and int8 are compared on the gate's set. Latency is the engine's median divided by float onnxruntime's, over 100
+rounds in turn. TensorRT's graph runs in onnxruntime here, so its latency says nothing about a board and is left out.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_quantize.auto import ROUNDS
-from edge_quantize.build import Workbench, float_session, runner_of
 from edge_quantize.gate import check_alive, examine, paired_bounds, passes
 from edge_quantize.recipe import read_recipe
+from edge_quantize.search.auto import ROUNDS
+from edge_quantize.workbench import Workbench, float_session, runner_of
 from edge_sdk import zoo
 from edge_sdk.bundle import GateMetric
+from edge_sdk.cli_common import stdout_is_ours
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Target, find_target
-from edge_sdk.terminal import stdout_is_ours
 from edge_sdk.timing import take_turns
 from edge_training.release import TARGETS, workbench
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model on one engine.
+class Comparison:
+    """One model, float and int8, on one engine.
 
     Attributes:
         model: zoo name.
         engine: target that it was compiled for.
         recipe: name of the recipe.
         ran_in: engine that ran it here.
-        problem: of an output that is not alive; no metric was computed then.
-        metrics: name to float's, int8's, and the bounds of the difference.
-        passed: metric to whether its limit was shown to hold.
-        megabytes: of the artifact.
-        relative_latency: of float onnxruntime's; None where another engine stood in.
+        problem: what is wrong with an output that is constant or saturated; metrics are empty then. Else empty.
+        metrics: name to the float value, the int8 value, the allowed fall and the bounds of the difference.
+        passed: name of a metric to whether its limit was shown to hold.
+        megabytes: size of the artifact.
+        relative_latency: divided by float onnxruntime's; None where another engine stood in.
     """
 
     model: str
@@ -58,16 +58,22 @@ class Row:
     relative_latency: float | None
 
 
-def row(bench: Workbench, target: Target, recipe: Recipe) -> Row:
-    """Compile, examine and time one network, whether or not it passes."""
+def compare(bench: Workbench, target: Target, recipe: Recipe) -> Comparison:
+    """Compile, evaluate and time a model, whether or not it passes its gate.
+
+    Args:
+        bench: the model with its calibration and evaluation sets.
+        target: engine to compile for.
+        recipe: how to quantize.
+    """
     artifact, runner = bench.compile(target, recipe), runner_of(target)
     session = bench.load(target, artifact)
     metrics, passed, problem = dict[str, GateMetric](), dict[str, bool](), ""
     ratio = None
     try:
-        with float_session(bench.model) as plain:
+        with float_session(bench.model) as float_network:
             if runner is target:
-                calls = {"float": plain.infer, "int8": session.infer}
+                calls = {"float": float_network.infer, "int8": session.infer}
                 taken = take_turns(calls, bench.probes(), ROUNDS)
                 ratio = float(np.median(taken["int8"]) / np.median(taken["float"]))
         try:
@@ -87,7 +93,7 @@ def row(bench: Workbench, target: Target, recipe: Recipe) -> Row:
         session.close()
     size = sum(map(len, artifact.files.values())) / 1e6
     name = bench.model.spec.name
-    return Row(name, target.name, recipe.name, runner.name, problem, metrics, passed, size, ratio)
+    return Comparison(name, target.name, recipe.name, runner.name, problem, metrics, passed, size, ratio)
 
 
 _COLUMNS = (
@@ -95,13 +101,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def head() -> str:
-    """Markdown: the table's first two lines; bounds hold at the recipe's confidence, each by itself."""
+def markdown_header() -> str:
+    """Markdown: the table's first two lines. Every bound holds by itself at the recipe's confidence."""
     return "| " + " | ".join(_COLUMNS) + " |\n" + "|---" * len(_COLUMNS) + "|"
 
 
-def lines(r: Row) -> str:
-    """Markdown: a line for each metric, or one for what made metrics pointless."""
+def markdown_rows(r: Comparison) -> str:
+    """Markdown: a line per metric, or one with the problem."""
     ratio = "n/a" if r.relative_latency is None else f"{r.relative_latency:.2f}"
     engine = r.engine if r.engine == r.ran_in else f"{r.engine} (in {r.ran_in})"
     tail = f"{ratio} | {r.megabytes:.1f} |"
@@ -117,7 +123,7 @@ def lines(r: Row) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit codes as everywhere."""
-    parser = argparse.ArgumentParser(prog="edge_training.proof", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="edge_training.int8_report", description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=list(zoo.NAMES), metavar="MODEL")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for unpacked pictures")
@@ -128,14 +134,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         recipe = read_recipe(args.recipe)
         if not args.json:
-            print(head(), flush=True)
+            print(markdown_header(), flush=True)
         for model in args.models:
             bench = workbench(model, args.data, args.work)
             for engine in (*TARGETS, "tensorrt"):
                 with stdout_is_ours():
-                    rows.append(row(bench, find_target(engine), recipe))
+                    rows.append(compare(bench, find_target(engine), recipe))
                 if not args.json:
-                    print(lines(rows[-1]), flush=True)
+                    print(markdown_rows(rows[-1]), flush=True)
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
         return error.exit_code

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from edge_benchmarks import page, report
+from edge_benchmarks import render_html, report
 from edge_benchmarks.svg import Plot, padded, ticks
 
 
@@ -42,7 +42,7 @@ def read(html):
 
 
 def test_the_page_is_whole_and_asks_for_nothing(make_run):
-    html = page.page([make_run(), make_run(count=5000)], title="A <title>")
+    html = render_html.page([make_run(), make_run(count=5000)], title="A <title>")
     found = read(html)
     assert not re.search(r"<script|https?://|url\(|@import|<img|<link", html)
     assert "A <title>" in found.said
@@ -54,7 +54,7 @@ def test_the_page_is_whole_and_asks_for_nothing(make_run):
 
 def test_what_is_wrong_is_said_where_it_is_seen(make_run):
     run = make_run(count=20, health={"throttled": None, "background_share": 0.5}, incomplete="interrupted")
-    said = " ".join(read(page.page([run], [report.Failure("b & c", "no engine", "x")])).said)
+    said = " ".join(read(render_html.page([run], [report.Failure("b & c", "no engine", "x")])).said)
     for words in (
         "INVALID", "incomplete: interrupted", "others took 50% of all cores", "unknown: throttling", "n/a (n=20)",
         "Not measured: b & c: no engine",
@@ -64,8 +64,8 @@ def test_what_is_wrong_is_said_where_it_is_seen(make_run):
 
 def test_a_run_without_a_single_frame_still_gives_a_page(make_run):
     run = make_run(end_to_end=[], stages={}, incomplete="interrupted by the user")
-    assert "interrupted by the user" in " ".join(read(page.page([run])).said)
-    assert "nothing was measured" in page.page([])
+    assert "interrupted by the user" in " ".join(read(render_html.page([run])).said)
+    assert "nothing was measured" in render_html.page([])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import toys  # noqa: E402
 from edge_quantize.build import Workbench  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
 from edge_sdk.target import Artifact, find_target  # noqa: E402
-from edge_training import proof  # noqa: E402
+from edge_training import int8_report  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("proof")
+    folder = tmp_path_factory.mktemp("int8-report")
     return Workbench(
         toys.write_classifier_onnx(folder / "toy.onnx"),
         spec=toys.CLASSIFIER,
@@ -27,15 +27,15 @@ def bench(tmp_path_factory):
 @pytest.mark.parametrize("engine", ["onnxruntime", "tensorrt"])
 def test_a_row_holds_float_beside_int8_and_what_the_difference_may_be(bench, tmp_path, engine):
     recipe = read_recipe(toys.write_recipe(tmp_path, "int8"))
-    row = proof.row(bench, find_target(engine), recipe)
+    row = int8_report.compare(bench, find_target(engine), recipe)
     assert row.ran_in == "onnxruntime"
     assert (row.relative_latency is None) == (engine == "tensorrt")
     assert set(row.metrics) == set(row.passed) == {"accuracy", "macro_f1", "uar"}
     for metric in row.metrics.values():
         assert metric.low <= metric.compiled - metric.reference <= metric.high
-    assert len(proof.lines(row).splitlines()) == 3
-    columns = proof.head().splitlines()[1].count("---")
-    assert {line.count(" | ") + 1 for line in proof.lines(row).splitlines()} == {columns}
+    assert len(int8_report.markdown_rows(row).splitlines()) == 3
+    columns = int8_report.markdown_header().splitlines()[1].count("---")
+    assert {line.count(" | ") + 1 for line in int8_report.markdown_rows(row).splitlines()} == {columns}
 
 
 def test_a_network_that_says_the_same_to_every_picture_is_a_row_with_its_problem(
@@ -52,8 +52,10 @@ def test_a_network_that_says_the_same_to_every_picture_is_a_row_with_its_problem
 
     monkeypatch.setattr(Workbench, "compile", lambda *_: Artifact({"model.onnx": b""}, ()))
     monkeypatch.setattr(Workbench, "load", lambda *_: Constant())
-    row = proof.row(bench, find_target("onnxruntime"), read_recipe(toys.write_recipe(tmp_path, "int8")))
+    row = int8_report.compare(
+        bench, find_target("onnxruntime"), read_recipe(toys.write_recipe(tmp_path, "int8"))
+    )
     assert "is the same for every picture" in row.problem
     assert not row.metrics
-    assert "is the same for every picture" in proof.lines(row)
-    assert " no " in proof.lines(row)
+    assert "is the same for every picture" in int8_report.markdown_rows(row)
+    assert " no " in int8_report.markdown_rows(row)
