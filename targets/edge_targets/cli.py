@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from pathlib import Path
 from typing import Any
 
-from edge_sdk.terminal import Verb, bundle_path, print_json, progress
-
 from edge_sdk.bundle import Bundle
+from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.engine_cache import FOLDER_VARIABLE, default_cache
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.model import load
-from edge_sdk.profile import read_profile
+from edge_sdk.profile import Profile, read_profile
 from edge_sdk.schema import to_plain
-from edge_sdk.target import LoadOptions
-from edge_targets.check import check
+from edge_sdk.selection import bundle_path
+from edge_sdk.target import PACKAGE, LoadOptions
 
 
 def register(verb: Verb) -> None:
@@ -64,10 +64,11 @@ def register(verb: Verb) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     profile = read_profile(args.target)
+    checker = _checker(profile)
     reports = {}
     for name in args.bundle:
         with progress() as stage:
-            reports[name] = check(Bundle.open(name), profile, progress=stage)
+            reports[name] = checker.check(Bundle.open(name), profile, progress=stage)
     if args.json:
         print_json(
             [
@@ -84,6 +85,22 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if all(report.passed for report in reports.values()) else 1
 
 
+def _checker(profile: Profile) -> Any:
+    """The module ``check`` of a board's engine: of the folders of engines, those that have one can be checked.
+
+    Raises:
+        InputError: the board's engine has none.
+    """
+    here = Path(__file__).parent
+    engines = sorted(path.parent.name for path in here.glob("*/check.py"))
+    if profile.engine not in engines:
+        raise InputError(
+            f"{profile.name} runs {profile.engine}: there is nothing to check without the board",
+            remedy=f"name a board that runs {' or '.join(engines)}, such as jetson-orin-nano",
+        )
+    return importlib.import_module(f"{PACKAGE}.{profile.engine}.check")
+
+
 def _install(args: argparse.Namespace) -> int:
     path = bundle_path(args.bundle)
     target = Bundle.open(path).manifest.target
@@ -94,13 +111,9 @@ def _install(args: argparse.Namespace) -> int:
             remedy=f"set {FOLDER_VARIABLE} to a folder",
         )
     started = time.monotonic()
-    with progress() as stage:
-        # Only TensorRT tells how far it is, and other targets refuse to be asked.
-        told = stage if target == "tensorrt" else None
-        with load(path, options=LoadOptions(cache=cache, progress=told)) as model:
-            session: Any = model.session
-            built, cached = getattr(session, "built", None), getattr(session, "cached", None)
-            device = model.info.device
+    with progress() as stage, load(path, options=LoadOptions(cache=cache, progress=stage)) as model:
+        built, cached = model.session.built, model.session.cached
+        device = model.info.device
     seconds = time.monotonic() - started
     if cached is False:
         raise LoadFailed(
@@ -180,6 +193,8 @@ def _doctor(args: argparse.Namespace) -> int:
         state = "not installed" if tried.version is None else state
         where = "" if tried.device is None else f" on {tried.device}, {tried.bundle}"
         print(f"{tried.engine:<13}{state:<15}{tried.version or ''}{where}")
+        for option in found.options[tried.engine]:
+            print(f"{'':<13}option {option.name}: {option.type}, {option.default} unless asked for")
     for finding in found.findings:
         print(f"{finding.level}: {finding.what}\n  {finding.remedy}")
     print(f"profile {found.profile or 'none'}: {'runs here' if found.runs else 'cannot run here'}")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import platform
 import shutil
 import sys
+import types
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from edge_sdk.device import ROOT, Board, Reading
-
-from edge_sdk import device
+from edge_sdk import host_info
+from edge_sdk.host_info import ROOT, Board, Reading
 from edge_sdk.profile import Profile, profile_names, read_profile
-from edge_sdk.target import TARGETS
+from edge_sdk.target import Target, find_target, target_names
 from edge_targets.probe import TIMEOUT_S, Probe, probe
 
 Level = Literal["error", "warning"]
@@ -39,6 +41,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class EngineOption:
+    """A load option that one engine has, as ``LoadOptions.engine`` takes it.
+
+    Attributes:
+        name: of the option.
+        type: of its value, in words.
+        default: its value where nothing is asked for, as Python writes it.
+    """
+
+    name: str
+    type: str
+    default: str
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What was found.
 
@@ -47,6 +64,7 @@ class Diagnosis:
         runs: whether the profile's engine answered here.
         facts: what the machine says of itself: a value, or why it is unknown.
         engines: what came of trying each.
+        options: engine to the load options that it alone has.
         findings: what to mend, errors first.
     """
 
@@ -54,6 +72,7 @@ class Diagnosis:
     runs: bool
     facts: Mapping[str, str]
     engines: tuple[Probe, ...]
+    options: Mapping[str, tuple[EngineOption, ...]]
     findings: tuple[Finding, ...]
 
 
@@ -72,9 +91,9 @@ def examine(
         timeout_s: for each engine.
         progress: called with (stage, done, of).
     """
-    board = device.board(root)
+    board = host_info.board(root)
     chosen = profile or suggest(board.value)
-    engines = list(TARGETS)
+    engines = list(target_names())
     if chosen is not None and chosen.engine not in engines:
         engines.append(chosen.engine)
     probes = []
@@ -94,8 +113,28 @@ def examine(
         runs=not errors and (chosen.engine in answered if chosen else bool(answered)),
         facts=_facts(root, board),
         engines=tuple(probes),
+        options={name: options_of(find_target(name)) for name in engines},
         findings=tuple(sorted(findings, key=lambda f: f.level != "error")),
     )
+
+
+def options_of(target: Target) -> tuple[EngineOption, ...]:
+    """The load options that an engine alone has, with types and defaults."""
+    hints = typing.get_type_hints(target.options)
+    return tuple(
+        EngineOption(f.name, _type_in_words(hints[f.name]), repr(f.default))
+        for f in dataclasses.fields(target.options)
+    )
+
+
+def _type_in_words(kind: Any) -> str:
+    origin: Any = typing.get_origin(kind)
+    arguments = typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(_type_in_words, arguments))
+    return "None" if kind is type(None) else str(getattr(kind, "__name__", kind))
 
 
 def suggest(board: Board | None) -> Profile | None:
@@ -110,10 +149,14 @@ def suggest(board: Board | None) -> Profile | None:
 
 
 def _facts(root: Path, board: Reading[Board]) -> dict[str, str]:
-    b, clocks, throttle = board.value, device.clocks(root), device.throttle(root)
+    b, clocks, throttle = board.value, host_info.clocks(root), host_info.throttle(root)
     c, t = clocks.value, throttle.value
-    temperatures, cameras, memory = device.temperatures(root), device.cameras(root), device.memory_mb(root)
-    glibc, system = device.glibc(), device.system(root)
+    temperatures, cameras, memory = (
+        host_info.temperatures(root),
+        host_info.cameras(root),
+        host_info.memory_mb(root),
+    )
+    glibc, system = host_info.glibc(), host_info.system(root)
     return {
         "board": f"unknown: {board.reason}" if b is None else b.model,
         "cpu": "unknown" if b is None or b.cpu is None else b.cpu,
@@ -130,12 +173,12 @@ def _facts(root: Path, board: Reading[Board]) -> dict[str, str]:
     }
 
 
-def _clocks(clocks: device.Clocks) -> str:
+def _clocks(clocks: host_info.Clocks) -> str:
     most = "" if clocks.max_mhz is None else f", at most {clocks.max_mhz:.0f} MHz"
     return f"governor {clocks.governor}{most}"
 
 
-def _shown(reading: Reading[device.T_co], text: Callable[[device.T_co], str]) -> str:
+def _shown(reading: Reading[host_info.T_co], text: Callable[[host_info.T_co], str]) -> str:
     return f"unknown: {reading.reason}" if reading.value is None else text(reading.value)
 
 
@@ -159,7 +202,7 @@ def _board(profile: Profile | None, board: Board | None) -> list[Finding]:
                 "run doctor on the board; its wheels can be collected here: edge-sdk wheelhouse",
             )
         )
-    glibc = device.glibc().value
+    glibc = host_info.glibc().value
     if profile.glibc and glibc and _version(glibc) < _version(profile.glibc):
         found.append(
             Finding(
@@ -203,8 +246,8 @@ def _engines(profile: Profile | None, probes: Sequence[Probe], *, required: bool
 def _state(root: Path) -> list[Finding]:
     """What makes a working machine slow."""
     found = []
-    clocks, throttle = device.clocks(root).value, device.throttle(root).value
-    temperatures = device.temperatures(root).value
+    clocks, throttle = host_info.clocks(root).value, host_info.throttle(root).value
+    temperatures = host_info.temperatures(root).value
     if clocks is not None and clocks.governor not in ("performance", "schedutil", "ondemand"):
         found.append(
             Finding(

@@ -13,13 +13,12 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from edge_sdk.terminal import stdout_is_ours
-
 from edge_sdk import zoo
+from edge_sdk.child import run_python
+from edge_sdk.cli_common import stdout_is_ours
 from edge_sdk.errors import EdgeError
 from edge_sdk.model import load
 from edge_sdk.target import LoadOptions, find_target
-from edge_targets.isolated import run_python
 
 TIMEOUT_S = 60.0
 _STARTED = "{"

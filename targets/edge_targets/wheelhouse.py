@@ -50,7 +50,7 @@ class Wheelhouse:
 
     Attributes:
         python: version, such as ``"3.11"``.
-        requirements: file with a pinned, hashed line a wheel.
+        requirements: file with one pinned, hashed line per wheel.
         wheels: of it.
         install: command for the board, beside the folder.
     """
@@ -81,7 +81,7 @@ def collect(
         progress: called with (stage, done, of).
 
     Returns:
-        One wheelhouse a Python; all lie in ``folder``, which appears only when it is whole.
+        One wheelhouse per Python; all lie in ``folder``, which appears only when it is whole.
 
     Raises:
         InputError: the folder is not empty, the profile says too little, or a package has no wheel for this board.

@@ -1,4 +1,4 @@
-"""The network on which targets are examined: a detector small enough to be written here, and computed in numpy.
+"""The detector on which targets are examined: small enough to be written here, and computed in numpy.
 
 It sees bright red squares as "red" and bright green ones as "green": a class logit is the mean of one channel over a
 cell. Its boxes reach a stride and a half to every side of the cell's centre.
@@ -6,8 +6,9 @@ cell. Its boxes reach a stride and a half to every side of the cell's centre.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,28 @@ import numpy.typing as npt
 from edge_sdk.image import LetterboxSpec
 from edge_sdk.spec import Gate, ModelSpec, Precision, Recipe
 from edge_sdk.tasks.detection import DetectionHead
-from edge_sdk.tensors import Array
+from edge_sdk.tensors import Array, Tensors
+from edge_targets.conformance.tflite_file import TfliteFile
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the kit, in the forms that targets take, and in numpy.
+
+    Attributes:
+        spec: what it is.
+        inputs: a seed to every input by name.
+        compute: every input by name to every output by name, in numpy.
+        write_onnx: writes opset-17 ONNX to a path; needs the package ``onnx``.
+        write_tflite: writes float TFLite to a path; needs the package ``ai-edge-litert``.
+    """
+
+    spec: ModelSpec
+    inputs: Callable[[int], dict[str, Array]]
+    compute: Callable[[Tensors], dict[str, Array]]
+    write_onnx: Callable[[Path], Path]
+    write_tflite: Callable[[Path], Path]
+
 
 SIDE, STRIDES, BINS = 64, (8, 16, 32), 4
 LABELS = ("red", "green")
@@ -31,7 +53,7 @@ HEAD = DetectionHead(
 )
 INPUTS, OUTPUTS = HEAD.tensors(SIDE, SIDE)
 SPEC = ModelSpec("toy", INPUTS, OUTPUTS, HEAD, licence="Apache-2.0", provenance=("made in a test",))
-CALIBRATION_ITEMS = 16
+CALIBRATION_ITEMS = 64
 
 
 def recipe(precision: Precision) -> Recipe:
@@ -119,68 +141,22 @@ def write_onnx(path: Path) -> Path:
 
 
 def write_tflite(path: Path) -> Path:
-    """The network as float TFLite, with the signature that converters write; needs the package ``ai-edge-litert``."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph = schema.SubGraphT()
-    graph.name, graph.tensors, graph.operators = b"main", [], []
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.operatorCodes = 3, [graph], []
-    model.buffers = [schema.BufferT()]  # the first one is empty by definition
-
-    def tensor(name: str, shape: tuple[int, ...], kind: int, values: Array | None = None) -> int:
-        made = schema.TensorT()
-        made.name, made.shape, made.type, made.buffer = name.encode(), list(shape), kind, 0
-        if values is not None:
-            buffer = schema.BufferT()
-            buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-            made.buffer = len(model.buffers)
-            model.buffers.append(buffer)
-        graph.tensors.append(made)
-        return len(graph.tensors) - 1
-
-    def operator(kind: int, version: int, inputs: list[int], output: int, options: Any, union: int) -> None:
-        code = schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, kind, version
-        node = schema.OperatorT()
-        node.opcodeIndex, node.inputs, node.outputs = len(model.operatorCodes), inputs, [output]
-        node.builtinOptions, node.builtinOptionsType = options, union
-        model.operatorCodes.append(code)
-        graph.operators.append(node)
-
-    kinds, operators, unions = schema.TensorType, schema.BuiltinOperator, schema.BuiltinOptions
-    entry = tensor("args_0", INPUTS[0].shape, kinds.UINT8)
-    floats = tensor("floats", INPUTS[0].shape, kinds.FLOAT32)
-    cast = schema.CastOptionsT()
-    cast.inDataType, cast.outDataType = kinds.UINT8, kinds.FLOAT32
-    operator(operators.CAST, 1, [entry], floats, cast, unions.CastOptions)
+    """The network as float TFLite; needs the package ``ai-edge-litert``."""
+    file = TfliteFile()
+    entry, floats = file.pixels("args_0", INPUTS[0].shape)
     exits = []
-    for spec in SPEC.outputs:
-        kind, stride = spec.name[:3], int(spec.name[3:])
-        kernel, bias = weights(stride)[kind]
-        kernel = kernel.transpose(0, 2, 3, 1) / 255  # OHWI; converters fold the scale of pixels into it too
-        made = [
-            tensor(f"w_{spec.name}", kernel.shape, kinds.FLOAT32, kernel),
-            tensor(f"b_{spec.name}", bias.shape, kinds.FLOAT32, bias),
-        ]
-        exits.append(tensor(spec.name, spec.shape, kinds.FLOAT32))
-        convolution = schema.Conv2DOptionsT()
-        convolution.padding, convolution.strideW, convolution.strideH = schema.Padding.VALID, stride, stride
-        operator(operators.CONV_2D, 1, [floats, *made], exits[-1], convolution, unions.Conv2DOptions)
-    graph.inputs, graph.outputs = [entry], exits
+    for spec in OUTPUTS:
+        kernel, bias = weights(int(spec.name[3:]))[spec.name[:3]]
+        # OHWI; converters fold the scale of pixels into it too.
+        kernel = kernel.transpose(0, 2, 3, 1) / np.float32(255)
+        exits.append(file.convolution(floats, spec.name, kernel, bias, spec.shape))
+    return file.write(path, [entry], exits)
 
-    def named(name: str, index: int) -> Any:
-        made = schema.TensorMapT()
-        made.name, made.tensorIndex = name.encode(), index
-        return made
 
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs = [named("args_0", entry)]
-    signature.outputs = [named(f"output_{i}", index) for i, index in enumerate(exits)]
-    model.signatureDefs = [signature]
-    builder = flatbuffers.Builder()
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(builder.Output())
-    return path
+DETECTOR = Network(
+    SPEC,
+    lambda seed: {"pixels": pixels(seed)},
+    lambda inputs: compute(inputs["pixels"]),
+    write_onnx,
+    write_tflite,
+)

@@ -2,8 +2,9 @@
 
     edge-sdk conformance NAME
 
-or, in a test, for each check of ``CHECKS``: ``check(kit)``. The network they run is in
-:mod:`edge_targets.conformance_network`; the host tools of the target and the package ``onnx`` must be installed.
+or, in a test, for each check of ``CHECKS``: ``check(kit)``. The networks they run are a detector in
+:mod:`edge_targets.conformance.network` and those of :mod:`edge_targets.conformance.several_inputs`; the host tools of
+the target and the package ``onnx`` must be installed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edge_sdk.terminal import stdout_is_ours
 
+from edge_sdk.child import run_python
+from edge_sdk.cli_common import stdout_is_ours
 from edge_sdk.errors import (
     EdgeError,
     InferFailed,
@@ -31,19 +33,32 @@ from edge_sdk.errors import (
     MissingDependency,
     UnsupportedRecipe,
 )
-from edge_sdk.model import snr_db
 from edge_sdk.schema import to_plain
 from edge_sdk.spec import Precision
-from edge_sdk.target import Artifact, FloatModel, LoadOptions, Session, Target, find_target, is_installed
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.state import State
+from edge_sdk.target import (
+    Artifact,
+    LoadOptions,
+    Session,
+    SourceModel,
+    Target,
+    find_target,
+    infer,
+    is_installed,
+)
+from edge_sdk.tasks.detection import DetectionTask
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_targets import conformance_network as network
-from edge_targets.isolated import run_python
+from edge_sdk.verify import snr_db
+from edge_targets.conformance import network as detector
+from edge_targets.conformance.network import DETECTOR, Network
+from edge_targets.conformance.several_inputs import CLIP, PAIR, STEPS
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-wonly")
 MIN_SNR_DB: dict[Precision, float] = {"fp32": 90.0, "fp16": 40.0}
-"""How close to the network computed in numpy an answer must be; 20 dB for int8."""
+"""How close to the network computed in numpy an answer must be, in decibels; 20 for int8."""
 INT8_MIN_SNR_DB = 20.0
+UNSEEN = 1000
+"""First seed of inputs that calibration does not see."""
 
 
 class NotConforming(Exception):
@@ -52,28 +67,34 @@ class NotConforming(Exception):
 
 @dataclass(frozen=True)
 class Kit:
-    """A target, and the network compiled by it in one precision.
+    """A target, and a network compiled by it in one precision.
 
     Attributes:
         target: under examination.
         precision: of the artifact.
-        model: the float network.
+        folder: for the float files.
+        network: that was compiled.
+        model: its float files.
         artifact: what the target made of it.
     """
 
     target: Target
     precision: Precision
-    model: FloatModel
+    folder: Path
+    network: Network
+    model: SourceModel
     artifact: Artifact
+    _others: dict[str, Kit] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def build(cls, target: Target, precision: Precision, folder: Path) -> Kit:
-        """Compile the network.
+    def build(cls, target: Target, precision: Precision, folder: Path, network: Network = DETECTOR) -> Kit:
+        """Compile a network.
 
         Args:
             target: to examine.
             precision: to compile in.
             folder: for the float files.
+            network: to compile.
 
         Raises:
             UnsupportedRecipe: the target does not make this precision.
@@ -82,16 +103,24 @@ class Kit:
         """
         if importlib.util.find_spec("onnx") is None:
             raise MissingDependency("onnx cannot be imported", remedy="pip install 'face-edge-sdk[host]'")
-        onnx = network.write_onnx(folder / "conformance.onnx")
+        onnx = network.write_onnx(folder / f"{network.spec.name}.onnx")
         tflite = None
         if importlib.util.find_spec("ai_edge_litert") is not None:
-            tflite = network.write_tflite(folder / "conformance.tflite")
-        model = FloatModel(network.SPEC, onnx, tflite)
-        return cls(target, precision, model, _compile(target, precision, model))
+            tflite = network.write_tflite(folder / f"{network.spec.name}.tflite")
+        model = SourceModel(network.spec, onnx, tflite)
+        artifact = _compile(target, precision, network, model)
+        return cls(target, precision, folder, network, model, artifact)
+
+    def on(self, network: Network) -> Kit:
+        """The same target and precision with another network, compiled when it is first asked for."""
+        name = network.spec.name
+        if name not in self._others:
+            self._others[name] = Kit.build(self.target, self.precision, self.folder, network)
+        return self._others[name]
 
     @property
     def min_snr_db(self) -> float:
-        """How close an answer must be."""
+        """How close an answer must be, in decibels."""
         return MIN_SNR_DB.get(self.precision, INT8_MIN_SNR_DB)
 
     @contextmanager
@@ -105,23 +134,40 @@ class Kit:
 
     def load(self, artifact: Artifact, options: LoadOptions | None = None) -> Session:
         """A session of any artifact."""
-        return self.target.load(artifact, network.SPEC, options=options or LoadOptions(threads=1))
+        return self.target.load(artifact, self.network.spec, options=options or LoadOptions(threads=1))
 
-    def expect_right(self, outputs: Tensors, pixels: Array, what: str) -> None:
-        """Raise NotConforming unless these are the network's answers to the pixels."""
-        for name, expected in network.compute(pixels).items():
-            ratio = snr_db(expected, outputs[name])
-            if not ratio > self.min_snr_db:
+    def expect_right(self, outputs: Tensors, inputs: Tensors, what: str) -> None:
+        """Raise NotConforming unless these are the network's answers to the inputs."""
+        self.expect_all_right([outputs], [self.network.compute(inputs)], what)
+
+    def expect_all_right(self, answers: Sequence[Tensors], expected: Sequence[Tensors], what: str) -> None:
+        """Raise NotConforming unless answers, taken together, are close enough to those that are expected."""
+        for name in expected[0]:
+            right, found = (np.stack([tensors[name] for tensors in many]) for many in (expected, answers))
+            if not (ratio := snr_db(right, found)) > self.min_snr_db:
                 raise NotConforming(
                     f"{what}: output {name!r} is {ratio:.1f} dB from what the network computes, "
                     f"at least {self.min_snr_db:g} dB was expected"
                 )
 
 
-def _compile(target: Target, precision: Precision, model: FloatModel) -> Artifact:
-    recipe = network.recipe(precision)
-    calibration = [network.pixels(seed) for seed in range(recipe.calibration_items)]
-    return target.compile(model, recipe=recipe, calibration=calibration)
+def _compile(target: Target, precision: Precision, network: Network, model: SourceModel) -> Artifact:
+    recipe = detector.recipe(precision)
+    if not recipe.calibrated:
+        return target.compile(model, recipe=recipe)
+    frames = [network.inputs(seed) for seed in range(recipe.calibration_items)]
+    ranges = target.calibrate(model, recipe=recipe, frames=frames)
+    return target.compile(model, recipe=recipe, ranges=ranges)
+
+
+def _pixels(seed: int = 0) -> dict[str, Array]:
+    """The detector's inputs."""
+    return DETECTOR.inputs(seed)
+
+
+def _canvas(array: Array) -> dict[str, Array]:
+    """The detector's inputs on this array."""
+    return {"pixels": array}
 
 
 Check = Callable[[Kit], None]
@@ -135,13 +181,18 @@ def _check(function: Check) -> Check:
 
 @_check
 def outputs_have_the_specs_names_shapes_and_types(kit: Kit) -> None:
-    """``infer`` answers with exactly the spec's tensors."""
+    """``infer`` answers with exactly the spec's tensors, and the session names the spec's."""
+    spec = kit.network.spec
     with kit.session() as session:
-        outputs = session.infer(network.pixels())
-        _expect(set(outputs) == {t.name for t in network.SPEC.outputs}, f"outputs are {sorted(outputs)}")
-        for spec in network.SPEC.outputs:
+        _expect(
+            (session.inputs, session.outputs) == (spec.inputs, spec.outputs),
+            f"the session says it takes {session.inputs} and gives {session.outputs}",
+        )
+        outputs = session.infer(_pixels())
+        _expect(set(outputs) == {t.name for t in spec.outputs}, f"outputs are {sorted(outputs)}")
+        for tensor in spec.outputs:
             try:
-                spec.check(outputs[spec.name])
+                tensor.check(outputs[tensor.name])
             except InputError as error:
                 raise NotConforming(error.message) from error
 
@@ -151,17 +202,17 @@ def it_computes_what_the_network_says(kit: Kit) -> None:
     """Against numpy, on three pictures."""
     with kit.session() as session:
         for seed in range(3):
-            kit.expect_right(session.infer(network.pixels(seed)), network.pixels(seed), f"picture {seed}")
+            kit.expect_right(session.infer(_pixels(seed)), _pixels(seed), f"picture {seed}")
 
 
 @_check
 def it_finds_the_square(kit: Kit) -> None:
     """From a picture to a box: preprocessing, engine, postprocessing."""
-    image, boxes, classes = network.picture(np.random.default_rng(4))
-    task = DetectionTask(network.SPEC)
-    canvas, transform = task.preprocess(image)
+    image, boxes, classes = detector.picture(np.random.default_rng(4))
+    task = DetectionTask(DETECTOR.spec)
+    inputs, transform = task.preprocess(image)
     with kit.session() as session:
-        found = task.postprocess(session.infer(canvas), transform)
+        found = task.postprocess(session.infer(inputs), transform)
     _expect(len(found) >= 1, "no square was found")
     _expect(bool(found.class_ids[0] == classes[0]), f"the square is called {found.labels[0]}")
     centre = (found.boxes[0, :2] + found.boxes[0, 2:]) / 2
@@ -173,50 +224,51 @@ def it_finds_the_square(kit: Kit) -> None:
 def the_same_frame_gives_the_same_answer(kit: Kit) -> None:
     """Bit for bit, five times."""
     with kit.session() as session:
-        first = _copied(session.infer(network.pixels()))
+        first = _copied(session.infer(_pixels()))
         for _ in range(4):
-            _expect_equal(first, session.infer(network.pixels()), "the same frame gave another answer")
+            _expect_equal(first, session.infer(_pixels()), "the same frame gave another answer")
 
 
 @_check
 def answers_hold_until_the_next_frame_and_holding_them_hinders_nothing(kit: Kit) -> None:
     """The caller may keep the arrays while it asks again."""
     with kit.session() as session:
-        held = session.infer(network.pixels(0))
+        held = session.infer(_pixels(0))
         before = _copied(held)
         _expect_equal(before, held, "an answer changed by itself")
-        kit.expect_right(session.infer(network.pixels(1)), network.pixels(1), "with an answer held")
+        kit.expect_right(session.infer(_pixels(1)), _pixels(1), "with an answer held")
 
 
 @_check
 def a_reused_canvas_is_read_anew(kit: Kit) -> None:
     """Preprocessing draws every frame on the same array."""
-    canvas = network.pixels(0).copy()
+    canvas = detector.pixels(0)
+    inputs = _canvas(canvas)
     with kit.session() as session:
-        session.infer(canvas)
-        canvas[...] = network.pixels(1)
-        kit.expect_right(session.infer(canvas), canvas, "a canvas drawn anew")
+        session.infer(inputs)
+        canvas[...] = detector.pixels(1)
+        kit.expect_right(session.infer(inputs), inputs, "a canvas drawn anew")
 
 
 @_check
 def a_read_only_frame_is_no_problem(kit: Kit) -> None:
     """Frames of cameras often are."""
-    frozen = network.pixels(2).copy()
+    frozen = detector.pixels(2)
     frozen.setflags(write=False)
     with kit.session() as session:
-        kit.expect_right(session.infer(frozen), frozen, "a read-only frame")
+        kit.expect_right(session.infer(_canvas(frozen)), _canvas(frozen), "a read-only frame")
 
 
 @_check
 def a_read_only_view_of_a_reused_canvas_is_read_anew(kit: Kit) -> None:
     """What a camera's mapped buffer looks like."""
-    canvas = network.pixels(0).copy()
+    canvas = detector.pixels(0)
     view = canvas.view()
     view.setflags(write=False)
     with kit.session() as session:
-        session.infer(view)
-        canvas[...] = network.pixels(1)
-        kit.expect_right(session.infer(view), network.pixels(1), "a read-only view of a canvas drawn anew")
+        session.infer(_canvas(view))
+        canvas[...] = detector.pixels(1)
+        kit.expect_right(session.infer(_canvas(view)), _pixels(1), "a read-only view of a canvas drawn anew")
 
 
 @_check
@@ -225,17 +277,17 @@ def pixels_of_another_shape_or_type_are_an_error_and_the_session_goes_on(kit: Ki
     with kit.session() as session:
         for wrong in (np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 64, 64, 3), np.float32)):
             with _raises(InferFailed, f"pixels {wrong.dtype} {wrong.shape}"):
-                session.infer(wrong)
-            kit.expect_right(session.infer(network.pixels()), network.pixels(), "after wrong pixels")
+                session.infer(_canvas(wrong))
+            kit.expect_right(session.infer(_pixels()), _pixels(), "after wrong pixels")
 
 
 @_check
 def two_sessions_do_not_share_their_answers(kit: Kit) -> None:
     """Two models of one process."""
     with kit.session() as session, kit.session() as other:
-        held = session.infer(network.pixels(0))
+        held = session.infer(_pixels(0))
         before = _copied(held)
-        other.infer(network.pixels(1))
+        other.infer(_pixels(1))
         _expect_equal(before, held, "another session wrote into this one's answer")
 
 
@@ -243,7 +295,7 @@ def two_sessions_do_not_share_their_answers(kit: Kit) -> None:
 def more_threads_give_the_same_faces(kit: Kit) -> None:
     """To a thousandth of a logit."""
     with kit.session(1) as session, kit.session(2) as other:
-        one, two = session.infer(network.pixels()), other.infer(network.pixels())
+        one, two = session.infer(_pixels()), other.infer(_pixels())
         for name, values in one.items():
             _expect(np.allclose(values, two[name], atol=1e-3), f"output {name!r} differs with two threads")
 
@@ -255,7 +307,93 @@ def closing_twice_is_fine_and_inferring_afterwards_is_an_error(kit: Kit) -> None
     session.close()
     session.close()
     with _raises(InferFailed, "inferring on a closed session"):
-        session.infer(network.pixels())
+        session.infer(_pixels())
+
+
+@_check
+def every_input_reaches_the_network_by_its_name(kit: Kit) -> None:
+    """A crop beside a vector, in any order: against numpy."""
+    pair = kit.on(PAIR)
+    names = [t.name for t in PAIR.spec.inputs]
+    seeds = range(UNSEEN, UNSEEN + 4)
+    with pair.session() as session:
+        for order in (names, names[::-1]):
+            answers = []
+            for seed in seeds:
+                inputs = PAIR.inputs(seed)
+                answers.append(_copied(session.infer({name: inputs[name] for name in order})))
+            expected = [PAIR.compute(PAIR.inputs(seed)) for seed in seeds]
+            pair.expect_all_right(answers, expected, f"inputs in the order {', '.join(order)}")
+
+
+@_check
+def an_input_that_is_written_in_place_is_read_anew(kit: Kit) -> None:
+    """A vector that the caller keeps in one array, as it keeps state; the other input stays."""
+    pair = kit.on(PAIR)
+    inputs, answers, expected = PAIR.inputs(UNSEEN), list[Tensors](), list[Tensors]()
+    with pair.session() as session:
+        for seed in range(UNSEEN, UNSEEN + 4):
+            inputs["vector"][...] = PAIR.inputs(seed)["vector"]
+            answers.append(_copied(session.infer(inputs)))
+            expected.append(PAIR.compute(inputs))
+    pair.expect_all_right(answers, expected, "a vector written in place")
+
+
+@_check
+def an_input_that_is_missing_is_an_error_and_the_session_goes_on(kit: Kit) -> None:
+    """InferFailed, never an answer to the input of before."""
+    pair = kit.on(PAIR)
+    whole = PAIR.inputs(UNSEEN)
+    with pair.session() as session:
+        right = _copied(session.infer(whole))
+        for name in whole:
+            with _raises(InferFailed, f"inputs without {name!r}"):
+                session.infer({n: array for n, array in whole.items() if n != name})
+            _expect_equal(right, session.infer(whole), "after a missing input: another answer")
+
+
+@_check
+def a_clip_and_a_state_give_what_the_network_says(kit: Kit) -> None:
+    """Five axes of pixels beside a float vector: names, shapes, and values against numpy."""
+    clip = kit.on(CLIP)
+    seeds = range(UNSEEN, UNSEEN + 8)
+    with clip.session() as session:
+        answers = [_copied(session.infer(CLIP.inputs(seed))) for seed in seeds]
+    for tensor in CLIP.spec.outputs:
+        try:
+            tensor.check(answers[0][tensor.name])
+        except InputError as error:
+            raise NotConforming(error.message) from error
+    clip.expect_all_right(answers, [CLIP.compute(CLIP.inputs(seed)) for seed in seeds], "clips")
+
+
+@_check
+def a_state_that_is_fed_back_drifts_no_more_than_the_precision_allows(kit: Kit) -> None:
+    """Several steps, each with the state of the one before: against numpy, which keeps a state of its own."""
+    clip = kit.on(CLIP)
+    theirs, ours = State(CLIP.spec), State(CLIP.spec)
+    answers, expected = list[Tensors](), list[Tensors]()
+    with clip.session() as session:
+        for seed in range(UNSEEN, UNSEEN + STEPS):
+            given = {"clip": CLIP.inputs(seed)["clip"]}
+            answers.append(_copied(infer(session, given, theirs)))
+            expected.append(CLIP.compute({**given, **ours.tensors}))
+            ours.update(expected[-1])
+    clip.expect_all_right(answers, expected, f"a state fed back over {STEPS} steps")
+
+
+@_check
+def the_vendors_own_call_answers_and_disturbs_no_other_frame(kit: Kit) -> None:
+    """``vendor_call``, or InputError where the adapter offers none."""
+    mine, theirs = _pixels(0), _pixels(1)
+    with kit.session() as session:
+        right = _copied(session.infer(mine))
+        try:
+            call = session.vendor_call(theirs)
+        except InputError:
+            return
+        _expect(call() is not None, "the vendor's call gave nothing")
+        _expect_equal(right, session.infer(mine), "after the vendor's call: another answer")
 
 
 @_check
@@ -264,6 +402,14 @@ def it_says_where_it_runs(kit: Kit) -> None:
     with kit.session() as session:
         _expect(isinstance(session.device, str) and bool(session.device), f"device is {session.device!r}")
         _expect(all(isinstance(note, str) for note in session.notes), f"notes are {session.notes!r}")
+
+
+@_check
+def an_option_that_it_does_not_have_is_refused_by_name(kit: Kit) -> None:
+    """InputError; see ``edge_sdk.adapter.engine_options``."""
+    options = LoadOptions(threads=1, engine={"no_such_option": True})
+    with _raises(InputError, "the option 'no_such_option'", naming="no_such_option"):
+        kit.load(kit.artifact, options).close()
 
 
 @_check
@@ -279,20 +425,20 @@ def a_damaged_artifact_is_refused(kit: Kit) -> None:
     for damage in (lambda d: b"", lambda d: b"no model", lambda d: d[: len(d) // 2]):
         files = {name: damage(data) for name, data in kit.artifact.files.items()}
         with _raises(LoadFailed, "a damaged artifact", naming=kit.target.name):
-            kit.load(Artifact(files, kit.artifact.outputs)).close()
+            kit.load(Artifact(files, kit.artifact.inputs, kit.artifact.outputs)).close()
 
 
 @_check
 def an_artifact_without_its_file_is_refused(kit: Kit) -> None:
     """LoadFailed that names the target."""
     with _raises(LoadFailed, "an artifact without its file", naming=kit.target.name):
-        kit.load(Artifact({"other": b""}, kit.artifact.outputs)).close()
+        kit.load(Artifact({"other": b""}, kit.artifact.inputs, kit.artifact.outputs)).close()
 
 
 @_check
 def an_artifact_of_another_network_is_refused_by_tensor(kit: Kit) -> None:
-    """LoadFailed that names the tensor; see ``edge_sdk.target.check_session_tensors``."""
-    spec = dataclasses.replace(network.SPEC)
+    """LoadFailed that names the tensor; see ``edge_sdk.adapter.check_session_tensors``."""
+    spec = dataclasses.replace(DETECTOR.spec)
     renamed = (
         TensorSpec(t.name, (1, 9, 9, 2), t.dtype, t.layout) if t.name == "cls8" else t for t in spec.outputs
     )
@@ -304,17 +450,17 @@ def an_artifact_of_another_network_is_refused_by_tensor(kit: Kit) -> None:
 @_check
 def compiling_twice_gives_the_same_bytes(kit: Kit) -> None:
     """Bundles are named by their hash."""
-    again = _compile(kit.target, kit.precision, kit.model)
+    again = _compile(kit.target, kit.precision, kit.network, kit.model)
     _expect(again == kit.artifact, "the second compilation made other bytes")
 
 
 @_check
 def a_recipe_that_it_cannot_follow_is_refused_by_name(kit: Kit) -> None:
-    """UnsupportedRecipe; see ``edge_sdk.target.check_recipe``."""
+    """UnsupportedRecipe; see ``edge_sdk.adapter.check_recipe``."""
     odd: Any = "int4"
-    recipe = dataclasses.replace(network.recipe("fp32"), name="odd", precision=odd)
+    recipe = dataclasses.replace(detector.recipe("fp32"), name="odd", precision=odd)
     with _raises(UnsupportedRecipe, "a recipe of precision int4", naming="odd"):
-        kit.target.compile(kit.model, recipe=recipe, calibration=())
+        kit.target.compile(kit.model, recipe=recipe)
 
 
 @_check
@@ -470,8 +616,8 @@ def _raises(
     raise NotConforming(f"{what}: expected {names}, nothing was raised")
 
 
-def _main(name: str, precision: Any, checks: str) -> None:
-    """What :func:`examine` runs: an outcome a line, each before the next check begins."""
+def run(name: str, precision: Any, checks: str) -> None:
+    """What :func:`examine` runs in a child: prints an outcome per line, each before the next check begins."""
     with tempfile.TemporaryDirectory() as folder:
         outcomes = _outcomes(find_target(name), precision, checks.split(","), Path(folder))
         while True:
@@ -481,7 +627,3 @@ def _main(name: str, precision: Any, checks: str) -> None:
                 return
             sys.stdout.write(json.dumps(to_plain(outcome)) + "\n")
             sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

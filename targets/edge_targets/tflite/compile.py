@@ -243,7 +243,7 @@ def _quantize(model: SourceModel, source: Path, chosen: Recipe, ranges: Mapping[
         network = flatbuffer_utils.read_model(str(out))
         fronts = _fronts(flatbuffer_utils.read_model(str(source)))
         changed = [_let_pixels_in(network, *front) for front in fronts]
-        if any(changed):
+        if any([*changed, _read_int8(network)]):
             flatbuffer_utils.write_model(network, str(out))
         return out.read_bytes()
 
@@ -348,6 +348,33 @@ def _let_pixels_in(network: Any, place: int, name: str, scale: float) -> bool:
     step.inputs, step.outputs = [entry], [target]
     graph.operators = [op for op in graph.operators if op is step or op not in path]
     return True
+
+
+def _read_int8(network: Any) -> bool:
+    """Let int8 operators read an output of the network, such as a state, before it is made float; in place.
+
+    The tool gives them the float copy, which their kernels refuse.
+
+    Args:
+        network: quantized.
+
+    Returns:
+        Whether there was such an operator.
+    """
+    from ai_edge_litert.tools.flatbuffer_utils import schema_fb
+
+    graph, found = network.subgraphs[0], False
+    ends = {int(i) for i in graph.outputs}
+    whole = {
+        int(op.outputs[0]): int(op.inputs[0])
+        for op in graph.operators
+        if _code(network, op) == "DEQUANTIZE" and int(op.outputs[0]) in ends
+    }
+    for op in graph.operators:
+        computes = all(graph.tensors[i].type == schema_fb.TensorType.INT8 for i in op.outputs)
+        if computes and _code(network, op) != "QUANTIZE" and any(int(i) in whole for i in op.inputs):
+            op.inputs, found = [whole.get(int(i), int(i)) for i in op.inputs], True
+    return found
 
 
 _ONNX_KINDS = {
