@@ -121,15 +121,13 @@ class Model(Generic[R]):
         self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
         self._answerer = f"{self.info.target}-{self.info.precision}"
 
-    def new_state(self) -> State:
-        """What a recurrent network remembers of one stream or track: zeros, to be given to every call for it.
+    def new_state(self) -> State | None:
+        """What the network remembers of one stream or track, zeros at first, to be given to every call for it.
 
-        Raises:
-            InputError: the network remembers nothing.
+        Returns:
+            None for a network that remembers nothing, which is called without a state, or with this None.
         """
-        if not self.spec.state:
-            raise InputError(f"{self.info.name} remembers nothing between frames", remedy="leave state out")
-        return State(self.spec)
+        return State(self.spec) if self.spec.state else None
 
     def __call__(
         self,
