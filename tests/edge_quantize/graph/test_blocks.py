@@ -2,17 +2,8 @@
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
 
 from edge_quantize.graph.blocks import (
-=======
-<<<<<<< HEAD
-
-from edge_quantize.graph.blocks import (
-=======
-from edge_quantize.blocks import (
->>>>>>> core
->>>>>>> h-quantize
     Operator,
     fingerprint,
     in_float,

@@ -6,13 +6,6 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-<<<<<<< HEAD
-=======
-<<<<<<< HEAD
-=======
-from edge_quantize.classification import answers, evaluate
->>>>>>> core
->>>>>>> h-quantize
 
 from edge_quantize.data import LabelledPicture, read_labelled
 from edge_quantize.metrics.classification import METRICS, answers, evaluate
