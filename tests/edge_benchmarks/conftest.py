@@ -11,7 +11,7 @@ from edge_sdk.bundle import Bundle, DataDigest, GateMetric, GateResult, GoldenCa
 from edge_sdk.model import Model, ModelInfo
 from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact
-from edge_sdk.tasks import DetectionTask
+from edge_sdk.tasks.detection import DetectionTask
 from edge_sdk.testing import FakeSession
 
 GATE = GateResult(DataDigest(100, "0" * 64), {"map50": GateMetric(0.81, 0.8, 0.01)})
@@ -52,14 +52,14 @@ def make_bundle(spec, tmp_path):
 
     def make(name, target="onnxruntime", precision="fp32"):
         golden = GoldenCase(
-            np.zeros((4, 4, 3), np.uint8), {t.name: np.zeros(t.shape, np.float16) for t in spec.outputs}
+            {t.name: np.zeros(t.shape, np.float16) for t in spec.outputs}, np.zeros((4, 4, 3), np.uint8)
         )
         bundle = Bundle.create(
             producer="a test",
             spec=spec,
             recipe=Recipe(precision, precision, 0, Gate({})),
             target=target,
-            artifact=Artifact({"model": name.encode()}, tuple(t.name for t in spec.outputs)),
+            artifact=Artifact({"model": name.encode()}, ("pixels",), tuple(t.name for t in spec.outputs)),
             calibration=None,
             gate=GATE,
             golden=(golden,),

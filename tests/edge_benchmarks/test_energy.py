@@ -3,11 +3,11 @@
 import subprocess
 
 import pytest
-from edge_sdk.device import Reading
 
 from edge_benchmarks import energy, monitor
 from edge_benchmarks.monitor import Monitor
 from edge_sdk.errors import InputError
+from edge_sdk.host_info import Reading
 
 PMIC = """\
     3V7_WL_SW_A current(0)=0.07319584A

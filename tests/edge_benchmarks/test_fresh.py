@@ -33,7 +33,7 @@ def test_a_cold_start_is_the_sum_of_its_phases_and_pythons_own(shipped):
 
 
 def test_memory_grows_from_start_to_peak(shipped):
-    item = items_of(frame_set(), "detection")[0]
+    item = items_of(frame_set(), "found")[0]
     found = memory.measure(shipped, item, threads=1, frames=3)
     assert 0 < found.start_mb < found.loaded_mb <= found.peak_mb
     assert found.pss_mb is None or 0 < found.pss_mb <= found.peak_mb

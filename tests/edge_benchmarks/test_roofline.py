@@ -32,11 +32,11 @@ def test_a_graphs_operations_are_those_of_its_kernels(toy_onnx):
     # Every level's kernels are as large as their stride, so each sees every pixel once: 24 maps in all, 3 channels.
     outputs = 4 * toys.BINS + len(toys.LABELS)
     expected = len(toys.STRIDES) * toys.SIDE**2 * 3 * outputs
-    assert macs.count(Artifact({"model.onnx": toy_onnx.read_bytes()}, ())) == (expected, "the ONNX graph")
+    assert macs.count(Artifact({"model.onnx": toy_onnx.read_bytes()}, (), ())) == (expected, "the ONNX graph")
 
 
 def test_an_unknown_format_is_not_guessed():
-    assert macs.count(Artifact({"model.plan": b"?"}, ())) is None
+    assert macs.count(Artifact({"model.plan": b"?"}, (), ())) is None
 
 
 @pytest.mark.parametrize("bundle", zoo.bundles("fer-yolo11n"), ids=lambda b: f"{b.target}-{b.precision}")
@@ -67,7 +67,7 @@ def test_the_stack_computes_what_it_should():
     for _ in range(roofline.LAYERS):
         current = np.maximum(current @ kernel, 0)
     assert np.allclose(answers[0][0], current, atol=1e-3)
-    assert macs.count(Artifact({"m.onnx": roofline.stack_onnx(int8=True)}, ()))[0] == roofline.PEAK_MACS
+    assert macs.count(Artifact({"m.onnx": roofline.stack_onnx(int8=True)}, (), ()))[0] == roofline.PEAK_MACS
 
 
 def test_what_cannot_be_measured_leaves_a_reason(make_bundle, monkeypatch):

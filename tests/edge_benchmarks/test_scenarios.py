@@ -14,7 +14,7 @@ from edge_benchmarks.system_under_test import Item, NullModel, item_stream, item
 from edge_sdk.bundle import DataDigest, GateMetric, GateResult
 from edge_sdk.errors import InferFailed, InputError
 from edge_sdk.model import Model, ModelInfo
-from edge_sdk.tasks import ClassificationTask
+from edge_sdk.tasks.classification import ClassificationTask
 from edge_sdk.testing import FakeClock, FakeSession
 
 GATE = GateResult(DataDigest(100, "0" * 64), {"uar": GateMetric(0.81, 0.8, 0.01)})
@@ -298,15 +298,15 @@ def test_the_harness_is_measured_on_a_model_that_only_walks_through_memory():
 
 
 def test_crops_are_drawn_faces_and_own_pictures_are_crops(tmp_path):
-    drawn = items_of(frame_set(), "classification")
+    drawn = items_of(frame_set(), "given")
     assert len(drawn) == 112
     assert {item.boxes.shape for item in drawn} == {(1, 4)}
     own = frame_set()
     own = type(own)("folder", own.images[:2], (), own.sha256)
-    assert [item.boxes for item in items_of(own, "classification")] == [None, None]
-    (middle,) = items_of(own, "liveness")[0].boxes.tolist()
+    assert [item.boxes for item in items_of(own, "given")] == [None, None]
+    (middle,) = items_of(own, "required")[0].boxes.tolist()
     assert middle == [240, 160, 400, 320]
-    assert [item.drawn for item in items_of(own, "detection")] == [None, None]
+    assert [item.drawn for item in items_of(own, "found")] == [None, None]
     assert next(item_stream(drawn)).number == next(item_stream(drawn)).number
 
 
@@ -376,8 +376,7 @@ def test_crops_are_measured_face_by_face(monkeypatch):
         sha256="ab" * 32,
         chosen="a fake",
     )
-    session = FakeSession(toys.SPEC, answer=toys.classify)
-    session.input = toys.CLASSIFIER.input
+    session = FakeSession(toys.CLASSIFIER, answer=lambda inputs: toys.classify(inputs["pixels"]))
     model = Model(session, ClassificationTask(toys.CLASSIFIER), info)
     monkeypatch.setattr(scenarios, "load", lambda bundle, **_: model)
     run = scenarios.run("some.edge", duration_s=0.2)
