@@ -8,7 +8,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import edge_sdk as edge
 import edge_targets
 from edge_sdk.cli import main
-from edge_sdk.target import available_targets, find_target, target_names
+from edge_sdk.target import SourceModel, available_targets, find_target, target_names
 from edge_targets import conformance, doctor
 from edge_targets.probe import probe
 
@@ -98,7 +98,7 @@ class HandmadeSession(SessionBase):
 
 @pytest.fixture
 def handmade(tmp_path, monkeypatch):
-    """The folder, where the engines of this SDK lie; a child process finds it by a file that Python reads at its start."""
+    """The folder, beside those of this SDK's engines; children find it by a file that Python reads at its start."""
     folder = tmp_path / "more" / "handmade"
     folder.mkdir(parents=True)
     for name, text in (("__init__", PACKAGE), ("compile", COMPILE), ("session", SESSION)):
@@ -131,7 +131,7 @@ def test_it_is_listed_and_found(handmade):
 
 def test_a_bundle_of_it_loads_and_answers(handmade, tmp_path):
     path = tmp_path / "toy.edge"
-    artifact = find_target("handmade").compile(edge.SourceModel(toys.SPEC, path), recipe=toys.FP32)
+    artifact = find_target("handmade").compile(SourceModel(toys.SPEC, path), recipe=toys.FP32)
     toys.bundle(target="handmade", artifact=artifact).write(path)
     with edge.load(path, options=edge.LoadOptions(engine={"speed": 3})) as model:
         assert model(toys.frame()).labels == ("red",)
