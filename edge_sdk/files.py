@@ -1,9 +1,12 @@
-"""The one way in which a file is written: whole, or not at all."""
+"""The one way in which a file or a folder is written: whole, or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge_sdk.errors import InputError
@@ -22,20 +25,38 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     Raises:
         InputError: the folder is missing, not writable or full; an older file of that name is untouched.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     content = data.encode("utf-8") if isinstance(data, str) else data
-    try:
+    with replacing(path) as partial:
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A new path beside ``path``, for a tool that writes a file or a folder itself; renamed when the block ends well.
+
+    Args:
+        path: what is written in the end. A file of that name is replaced; a folder of that name must not be there, or
+            be empty.
+
+    Raises:
+        InputError: it cannot be written; what stood there before is untouched, and nothing half-written is left.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.partial{path.suffix}")
+    try:
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
             partial.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
+            f"cannot write {path}: {error.strerror or error}", remedy="choose a writable folder with space"
         ) from error

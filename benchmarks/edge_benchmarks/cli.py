@@ -12,6 +12,7 @@ from edge_benchmarks.suite import Cell
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.errors import InputError
+from edge_sdk.files import write_atomically
 from edge_sdk.selection import bundle_path
 
 
@@ -116,9 +117,9 @@ def _bench(args: argparse.Namespace) -> int:
         runs, failures, code = suite.run(planned, repeat=repeat, progress=stage, keep=keep, failures=missing)
     keep(runs, failures)
     if args.html is not None:
-        report.write_text(args.html, render_html.page(runs, failures, title=_title(args)))
+        write_atomically(args.html, render_html.page(runs, failures, title=_title(args)))
     if args.markdown is not None:
-        report.write_text(args.markdown, render_text.markdown(runs, failures))
+        write_atomically(args.markdown, render_text.markdown(runs, failures))
     if args.json:
         print_json([run.to_dict() for run in runs])
     else:

@@ -27,6 +27,7 @@ from edge_benchmarks.stats import (
 )
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.files import write_atomically
 from edge_sdk.schema import from_plain, to_plain
 
 SCHEMA = 2
@@ -553,27 +554,7 @@ def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()
         "runs": [run.to_dict(traces=True) for run in runs],
         "failures": to_plain(tuple(failures)),
     }
-    write_text(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises:
-        InputError: it cannot be written; an older file of that name is untouched.
-    """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}", remedy="choose a writable folder with space"
-        ) from error
+    write_atomically(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
 
 
 def read(path: str | Path) -> tuple[Run, ...]:

@@ -35,6 +35,7 @@ from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import __version__, zoo
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
+from edge_sdk.files import write_atomically
 from edge_sdk.host import build
 from edge_sdk.schema import from_plain, read_toml
 from edge_sdk.target import engine_of
@@ -293,12 +294,10 @@ def _keep(folder: Path, name: str, outcome: Outcome) -> None:
     """Write what a cell made; its record comes last, because it marks the cell as done."""
     bundle = folder / "bundles" / f"{name}.edge"
     if outcome["bundle"] is not None:
-        partial = bundle.with_name(bundle.name + ".partial")
-        partial.write_bytes(outcome["bundle"])
-        partial.replace(bundle)
+        write_atomically(bundle, outcome["bundle"])
     if outcome["runs"] is not None:
-        report.write_text(folder / "runs" / f"{name}.json", outcome["runs"])
-    report.write_text(folder / "cells" / f"{name}.json", json.dumps(outcome["record"], indent=1) + "\n")
+        write_atomically(folder / "runs" / f"{name}.json", outcome["runs"])
+    write_atomically(folder / "cells" / f"{name}.json", json.dumps(outcome["record"], indent=1) + "\n")
 
 
 def run_cell(job: Job) -> Outcome:
@@ -437,7 +436,7 @@ def main() -> int:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     folder = Path(sys.argv[1])
     record = json.dumps(_work(job, folder))
-    report.write_text(folder / "record.json", record)
+    write_atomically(folder / "record.json", record)
     return 0
 
 

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from edge_benchmarks import environment, module_cli
 from edge_benchmarks.frames import FrameSet, frame_set
-from edge_benchmarks.report import write_text
 from edge_sdk.adapter import thread_count
 from edge_sdk.cli_common import progress
+from edge_sdk.files import write_atomically
 from edge_sdk.image import Image
 from edge_sdk.schema import to_plain
 from edge_sdk.target import LoadOptions
@@ -101,8 +101,8 @@ def _compare(args: argparse.Namespace) -> int:
     rows, labels = _rows(faces, args.rows)
     report = _measure(args, peers, environments, failed, frames, rows, labels)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    write_text(args.output / "peers.json", text)
-    write_text(args.output / "peers.md", table.markdown(report))
+    write_atomically(args.output / "peers.json", text)
+    write_atomically(args.output / "peers.md", table.markdown(report))
     table.picture(report, args.output / "peers.png")
     print(text if args.json else table.markdown(report), end="")
     print(f"wrote {args.output}/peers.json, peers.md, peers.png", file=sys.stderr)

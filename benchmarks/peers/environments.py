@@ -15,6 +15,7 @@ from edge_benchmarks.child_process import run_program
 from edge_benchmarks.footprint import build_wheel, size
 from edge_benchmarks.frames import frame_set
 from edge_sdk.errors import InputError, MissingDependency
+from edge_sdk.files import write_atomically
 from edge_sdk.image import Image, write_image
 from peers.catalogue import REPOSITORY, WORKERS, Catalogue, Environment, Peer
 from peers.processes import clean_environment
@@ -106,7 +107,7 @@ class Environments:
         _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
         sizes = self._install(name, folder, asked)
         # Written last: without it, the environment is not whole.
-        (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
+        write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
 
     def _reinstall_wheel(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Put this checkout's wheel into an environment that has everything else."""
@@ -120,7 +121,7 @@ class Environments:
         ]
         _run(arguments, f"environment {folder.name}", INSTALL_S)
         sizes = {"requirements": size(_packages(folder)) / 1e6}
-        (folder / MARKER).write_text(json.dumps({**state, "megabytes": sizes}))
+        write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
 
     def _install(self, name: str, folder: Path, asked: Environment) -> dict[str, float]:
         """Install in steps; megabytes of each."""
@@ -165,7 +166,7 @@ class Environments:
         python = self.root / EXPORTING / "bin" / "python"
         _run([str(python), str(EXPORTER), str(WEIGHTS), str(shown), str(self.made)], "the export", EXPORT_S)
         shutil.rmtree(shown)
-        (self.made / MARKER).write_text(json.dumps(state))
+        write_atomically(self.made / MARKER, json.dumps(state))
 
 
 def _marked(marker: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edge_benchmarks.report import MAX_BACKGROUND
 from edge_benchmarks.stats import MIN_SAMPLES
+from edge_sdk.files import replacing
 from peers.catalogue import Peer
 from peers.measure import Measurements
 
@@ -253,10 +254,8 @@ def picture(report: Mapping[str, Any], path: Path) -> None:
         x=0.01,
         ha="left",
     )
-    partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(partial, dpi=110, format=path.suffix.lstrip(".") or "png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format=path.suffix.lstrip(".") or "png")
     finally:
-        partial.unlink(missing_ok=True)
         pyplot.close(figure)

@@ -14,15 +14,17 @@ from edge_quantize.calibration import calibration_pictures, calibration_set, dis
 from edge_quantize.data import digest, read_labelled
 from edge_sdk.errors import CalibrationFailed, InputError
 from edge_sdk.image import read_image, write_image
-from edge_sdk.tasks import ClassificationTask, DetectionTask
+from edge_sdk.tasks import task_of
 from edge_sdk.testing import FakeSession
 
 RECIPE = toys.INT8
 
 
 def chosen(folder, task=None, *, items=16, held_out=()):
-    task = task or DetectionTask(toys.SPEC)
-    session = FakeSession(toys.SPEC, answer=toys.engine)  # only a detector's faces are asked for
+    task = task or task_of(toys.SPEC)
+    session = FakeSession(
+        toys.SPEC, answer=lambda inputs: toys.engine(inputs["pixels"])
+    )  # only a detector's faces are asked for
     recipe = dataclasses.replace(RECIPE, calibration_items=items)
     return calibration_set(folder, recipe, task, held_out, session)
 
@@ -32,12 +34,13 @@ def test_any_layout_gives_the_devices_own_tensors_in_a_fixed_order(tmp_path):
     flat = toys.write_pictures(tmp_path / "flat", 20, 0, labelled=False)
     of_yolo, of_flat = chosen(yolo), chosen(flat)
     assert of_yolo.digest.sha256 == of_flat.digest.sha256 == digest(calibration_pictures(flat, 16)).sha256
-    task = DetectionTask(toys.SPEC)
+    task = task_of(toys.SPEC)
     for path, ours, theirs in zip(
-        calibration_pictures(flat, 16), of_flat.tensors, of_yolo.tensors, strict=True
+        calibration_pictures(flat, 16), of_flat.frames, of_yolo.frames, strict=True
     ):
-        assert (ours == task.preprocess(read_image(path))[0]).all()
-        assert (ours == theirs).all()
+        assert set(ours) == set(theirs) == {"pixels"}
+        assert (ours["pixels"] == task.preprocess(read_image(path))[0]["pixels"]).all()
+        assert (ours["pixels"] == theirs["pixels"]).all()
     assert chosen(flat).digest == of_flat.digest
 
 
@@ -61,7 +64,7 @@ def test_class_folders_are_drawn_from_alike_however_unequal_they_are(tmp_path):
     folder = toys.write_crops(tmp_path / "crops", 60, 0)
     for path in sorted((folder / "green").iterdir())[5:]:
         path.unlink()
-    found = chosen(folder, ClassificationTask(toys.CLASSIFIER), items=20)
+    found = chosen(folder, task_of(toys.CLASSIFIER), items=20)
     assert found.digest.coverage.per_class == {"red": 15, "green": 5}
     assert 10 <= found.digest.coverage.face_size[0] <= found.digest.coverage.face_size[2] <= 30
 
@@ -92,7 +95,7 @@ def test_too_few_of_a_class_are_refused_by_its_name(tmp_path):
     for path in sorted((folder / "green").iterdir())[1:]:
         path.unlink()
     with pytest.raises(CalibrationFailed, match="1 faces of 'green'"):
-        chosen(folder, ClassificationTask(toys.CLASSIFIER))
+        chosen(folder, task_of(toys.CLASSIFIER))
 
 
 def test_a_damaged_picture_is_named(tmp_path):
@@ -127,7 +130,7 @@ def test_what_the_gate_holds_out_may_not_calibrate(tmp_path):
 
 
 def test_a_recipe_that_quantizes_no_activation_reads_nothing(tmp_path):
-    assert calibration_set(tmp_path / "nowhere", toys.FP32, DetectionTask(toys.SPEC), (), None) is None
+    assert calibration_set(tmp_path / "nowhere", toys.FP32, task_of(toys.SPEC), (), None) is None
 
 
 def test_a_set_is_needed_where_activations_are_quantized():

@@ -112,3 +112,54 @@ def test_a_held_out_set_that_lacks_a_class_is_refused_by_its_name(yolo):
     items = read_labelled(yolo, toys.LABELS)
     with pytest.raises(InputError, match=r"no face of green among the 3 pictures in .*yolo"):
         check_classes(items, toys.LABELS, yolo)
+
+
+def test_class_folders_are_full_frame_boxes(tmp_path):
+    for label in ("green", "red"):
+        (tmp_path / label).mkdir()
+        write_image(tmp_path / label / "x.png", toys.frame())
+    items = read_labelled(tmp_path, toys.LABELS)
+    assert [(i.path.parent.name, i.classes.tolist(), i.boxes.tolist()) for i in items] == [
+        ("green", [1], [[0, 0, 1, 1]]),
+        ("red", [0], [[0, 0, 1, 1]]),
+    ]
+    assert digest([i.path for i in items]) == digest([i.path for i in items])
+
+
+def test_a_folder_that_names_no_class_is_named(tmp_path):
+    (tmp_path / "blue").mkdir()
+    with pytest.raises(InputError, match="blue"):
+        read_labelled(tmp_path, toys.LABELS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 0.5 0.5 0.2",
+        "2 0.5 0.5 0.2 0.2",
+        "-1 0.5 0.5 0.2 0.2",
+        "0.5 0.5 0.5 0.2 0.2",
+        "a b c d e",
+        "0 nan 0 0 0",
+    ],
+)
+def test_a_wrong_label_line_is_named_by_its_file(tmp_path, text):
+    toys.write_pictures(tmp_path, 2, 0)
+    (tmp_path / "labels" / "001.txt").write_text(text)
+    with pytest.raises(InputError, match=r"001\.txt"):
+        read_labelled(tmp_path, toys.LABELS)
+
+
+def test_a_picture_without_a_label_file_is_named(tmp_path):
+    toys.write_pictures(tmp_path, 2, 0)
+    (tmp_path / "labels" / "000.txt").unlink()
+    with pytest.raises(InputError, match=r"000\.txt"):
+        read_labelled(tmp_path, toys.LABELS)
+
+
+def test_pictures_without_any_face_measure_nothing(tmp_path):
+    toys.write_pictures(tmp_path, 2, 0)
+    for file in (tmp_path / "labels").iterdir():
+        file.write_text("")
+    with pytest.raises(InputError, match="no labelled face"):
+        read_labelled(tmp_path, toys.LABELS)

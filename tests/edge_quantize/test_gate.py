@@ -155,11 +155,11 @@ def test_a_figure_that_is_no_number_fails(value):
 
 
 def frames():
-    return [toys.picture(np.random.default_rng(seed))[0][None] for seed in range(3)]
+    return [{"pixels": toys.picture(np.random.default_rng(seed))[0][None]} for seed in range(3)]
 
 
 def spoilt(**maps):
-    return FakeSession(toys.SPEC, answer=lambda pixels: {**toys.engine(pixels), **maps})
+    return FakeSession(toys.SPEC, answer=lambda inputs: {**toys.engine(inputs["pixels"]), **maps})
 
 
 def test_outputs_that_follow_the_picture_are_alive():
@@ -181,10 +181,10 @@ def test_an_output_that_is_not_finite_is_found_by_its_name(value):
 
 
 def test_an_engine_that_reuses_its_arrays_is_not_called_constant():
-    kept = {name: value.copy() for name, value in toys.engine(frames()[0]).items()}
+    kept = {name: value.copy() for name, value in toys.engine(frames()[0]["pixels"]).items()}
 
-    def answer(pixels):
-        for name, value in toys.engine(pixels).items():
+    def answer(inputs):
+        for name, value in toys.engine(inputs["pixels"]).items():
             kept[name][...] = value
         return kept
 
@@ -193,13 +193,13 @@ def test_an_engine_that_reuses_its_arrays_is_not_called_constant():
 
 @pytest.mark.parametrize(("name", "end", "match"), [("cls8", 1, "greatest"), ("box16", -1, "least")])
 def test_an_output_that_clips_what_the_float_network_is_surest_of_is_found_by_its_name(name, end, match):
-    many = [toys.picture(np.random.default_rng(seed))[0][None] for seed in range(9)]
+    many = [{"pixels": toys.picture(np.random.default_rng(seed))[0][None]} for seed in range(9)]
     truth = outputs_of(spoilt(), many)
     limit = float(np.median([end * (end * value).max() for value in truth[name]]))
     limit -= end * 0.2 * float(np.ptp(truth[name]))
 
-    def clipped(pixels):
-        answer = toys.engine(pixels)
+    def clipped(inputs):
+        answer = toys.engine(inputs["pixels"])
         bound = (None, limit) if end == 1 else (limit, None)
         return {**answer, name: np.clip(answer[name], *bound)}
 
@@ -209,9 +209,9 @@ def test_an_output_that_clips_what_the_float_network_is_surest_of_is_found_by_it
 
 
 def test_an_output_whose_extremes_are_the_float_networks_own_is_not_saturated():
-    many = [toys.picture(np.random.default_rng(seed))[0][None] for seed in range(9)]
+    many = [{"pixels": toys.picture(np.random.default_rng(seed))[0][None]} for seed in range(9)]
     capped = FakeSession(
-        toys.SPEC, answer=lambda p: {n: np.clip(v, -5, 3) for n, v in toys.engine(p).items()}
+        toys.SPEC, answer=lambda p: {n: np.clip(v, -5, 3) for n, v in toys.engine(p["pixels"]).items()}
     )
     ratios = check_alive(capped, many, outputs_of(capped, many))
     assert set(ratios) == {t.name for t in toys.SPEC.outputs}
@@ -224,7 +224,7 @@ def test_the_noise_of_each_output_is_told():
         toys.SPEC,
         answer=lambda p: {
             n: v + rng.normal(0, 1 if n == "cls16" else 0.01, v.shape).astype(np.float32)
-            for n, v in toys.engine(p).items()
+            for n, v in toys.engine(p["pixels"]).items()
         },
     )
     ratios = check_alive(noisy, frames(), outputs_of(spoilt(), frames()))

@@ -1,7 +1,7 @@
 import pytest
 
+from edge_quantize.metrics import evaluator_names, evaluator_of
 from edge_quantize.recipe import FOLDER, names, read_recipe
-from edge_quantize.report import GATED
 from edge_sdk.errors import InputError
 
 BASES = ("int8-mixed", "int8-wonly", "int8-qat", "int8", "fp16", "fp32")
@@ -37,7 +37,7 @@ def test_a_shipped_recipe_is_named_as_its_file_and_limits_every_task(name):
     assert found == read_recipe(FOLDER / f"{name}.toml")
     limited = {"map50", "accuracy", "face_recall", "macro_f1", "uar", "apcer_worst", "bpcer"}
     assert set(found.gate.max_drop) == limited
-    assert all(limited & set(names) for names in GATED.values())
+    assert all(limited & set(evaluator_of(task).gated) for task in evaluator_names())
     assert all(0 < drop < 0.05 for drop in found.gate.max_drop.values())
 
 
@@ -139,4 +139,21 @@ def test_a_recipe_that_cannot_be_meant_is_named_by_its_file_and_key(recipe, old,
     assert old in GOOD
     path = recipe(GOOD.replace(old, new))
     with pytest.raises(InputError, match=rf"mine\.toml.*{match}"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("name", names())
+def test_shipped_recipes_are_named_as_their_files(name):
+    recipe = read_recipe(name)
+    assert recipe.name == name
+    assert recipe.gate.max_drop
+
+
+@pytest.mark.parametrize(
+    "text", ["name = ", 'name = "x"', 'name = "x"\nprecision = "int3"\ncalibration_items = 1']
+)
+def test_a_broken_recipe_is_named(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"mine\.toml"):
         read_recipe(path)

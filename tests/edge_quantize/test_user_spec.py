@@ -10,42 +10,42 @@ pytest.importorskip("onnxslim", reason="host tool not installed")
 ort = pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys  # noqa: E402
-from edge_quantize.own import adapted, read_spec  # noqa: E402
 
 import edge_sdk as edge  # noqa: E402
-from edge_quantize.build import check_graph  # noqa: E402
+from edge_quantize.graph.check_graph import check_graph  # noqa: E402
+from edge_quantize.user_spec import SpecFile, adapted, read_spec  # noqa: E402
 from edge_sdk.errors import InputError  # noqa: E402
-from edge_sdk.target import FloatModel  # noqa: E402
-from edge_sdk.tasks import DetectionTask  # noqa: E402
+from edge_sdk.target import SourceModel  # noqa: E402
+from edge_sdk.tasks import task_of  # noqa: E402
 
 DETECTOR = """
 name = "mine"
-task = "detection"
-labels = {labels}
 size = [{side}, {side}]
 licence = "Apache-2.0"
-
-[preprocessing]
-kind = "letterbox"
-pad = 114
-max_scale = 2.0
-
-[decode]
+{first}
+[head]
+kind = "detection"
+labels = {labels}
 strides = [8, 16, 32]
 bins = {bins}
 confidence = 0.25
 iou = 0.5
 max_faces = 100
+
+[head.letterbox]
+pad = 114
+max_scale = 2.0
 """
 CLASSIFIER = """
 name = "mine"
-task = "{task}"
-labels = {labels}
 size = [16, 16]
 licence = "Apache-2.0"
-
-[preprocessing]
-kind = "crop"
+{first}
+[head]
+kind = "{task}"
+labels = {labels}
+{decision}
+[head.crop]
 margin = 1.0
 outside = "repeat"
 """
@@ -53,7 +53,8 @@ SIDE = 64
 
 
 def spec_file(folder, text=DETECTOR, more="", **values):
-    values = {"labels": '["a", "b", "c"]', "side": SIDE, "bins": 16, "task": "classification", **values}
+    defaults = {"labels": '["a", "b", "c"]', "side": SIDE, "bins": 16, "task": "classification"}
+    values = {**defaults, "first": "", "decision": "", **values}
     path = folder / "mine.toml"
     path.write_text(text.format(**values) + more)
     return path
@@ -124,7 +125,7 @@ def test_a_concatenated_detector_becomes_maps_that_decode_to_the_same_boxes(conc
     picture = np.random.default_rng(1).integers(0, 256, (1, SIDE, SIDE, 3)).astype(np.uint8)
     (whole,) = run(concatenated, {"images": picture.transpose(0, 3, 1, 2).astype(np.float32) / 255})
     with adapted(concatenated, spec_file(tmp_path)) as (path, spec):
-        check_graph(FloatModel(spec, path))
+        check_graph(SourceModel(spec, path))
         names = [t.name for t in spec.outputs]
         maps = dict(zip(names, run(path, {"pixels": picture}, names), strict=True))
         graph = onnx.load(str(path)).graph
@@ -133,7 +134,7 @@ def test_a_concatenated_detector_becomes_maps_that_decode_to_the_same_boxes(conc
     assert [node.op_type for node in graph.node][:3] == ["Transpose", "Cast", "Mul"]
     assert len([n for n in graph.node if n.op_type == "Softmax"]) == 1, kinds  # the attention's own
     # The device's own decoder, at a confidence that every cell has.
-    boxes, logits, _ = DetectionTask(spec).candidates(maps, 1e-9)
+    boxes, logits, _ = task_of(spec).candidates(maps, 1e-9)
     x, y, w, h = whole[0, :4]
     expected = np.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), 1)
     assert len(boxes) == whole.shape[2] == 84
@@ -241,7 +242,7 @@ def test_a_classifiers_softmax_is_cut_off_and_its_pixels_are_normalised_in_the_g
     source = write_exported_classifier(tmp_path / "x.onnx", softmax=softmax)
     picture = np.random.default_rng(2).integers(0, 256, (1, 16, 16, 3)).astype(np.uint8)
     with adapted(source, spec_file(tmp_path, CLASSIFIER, PIXELS, labels='["a", "b"]')) as (path, spec):
-        check_graph(FloatModel(spec, path))
+        check_graph(SourceModel(spec, path))
         (logits,) = run(path, {"pixels": picture})
     blue, green = picture[0, ..., 2].mean(), picture[0, ..., 1].mean()
     np.testing.assert_allclose(logits[0], [(blue - 10) / 50, (green - 20) / 60], rtol=1e-4)
@@ -249,10 +250,11 @@ def test_a_classifiers_softmax_is_cut_off_and_its_pixels_are_normalised_in_the_g
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_liveness_networks_outputs_are_put_in_the_specs_order(tmp_path, reverse):
-    labels = ["attack", "bona fide"] if reverse else ["bona fide", "attack"]
-    more = "\n[decision]\nthreshold = 0.5\nmin_face = 40\nmax_outside = 0.2\n"
+    first = 'exported_labels = ["attack", "bona fide"]' if reverse else ""
+    decision = "threshold = 0.5\nmin_face = 40\nmax_outside = 0.2"
     source = write_exported_classifier(tmp_path / "x.onnx", softmax=True)
-    file = spec_file(tmp_path, CLASSIFIER, more, task="liveness", labels=labels)
+    labels = '["bona fide", "attack"]'
+    file = spec_file(tmp_path, CLASSIFIER, task="liveness", labels=labels, first=first, decision=decision)
     picture = np.full((1, 16, 16, 3), (200, 100, 0), np.uint8)
     with adapted(source, file) as (path, spec):
         assert spec.labels == ("bona fide", "attack")
@@ -273,11 +275,13 @@ def test_a_classifier_of_other_labels_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (("task", "tusk"), r"mine\.toml has an unknown key 'tusk'"),
+        (("size", "sise"), r"mine\.toml has an unknown key 'sise'"),
         (("[64, 64]", "[64]"), r"mine\.toml.*size"),
+        (("[64, 64]", "[0, 64]"), r"mine\.toml.*size"),
         (("bins = 16", "bins = 1"), r"mine\.toml.*bins is 1"),
-        (('kind = "letterbox"', 'kind = "stretch"'), r"mine\.toml.*'stretch'"),
-        (("[decode]", "[pixels]\nstd = [0, 1, 1]\n[decode]"), r"mine\.toml.*std"),
+        (('kind = "detection"', 'kind = "stretch"'), r"mine\.toml.*'stretch'"),
+        (("[head]", "[pixels]\nstd = [0, 1, 1]\n[head]"), r"mine\.toml.*std"),
+        (("[head]", 'exported_labels = ["a", "b"]\n[head]'), r"mine\.toml.*exported_labels"),
         (("licence =", "licence"), r"mine\.toml"),
     ],
 )
@@ -306,6 +310,35 @@ def test_the_command_builds_a_users_own_network_and_it_answers(tmp_path, capsys)
         assert model(toys.frame(), boxes=[[16, 24, 32, 40]]).labels == ("red",)
 
 
+OLD_FORM = """
+name = "mine"
+task = "detection"
+labels = ["a", "b", "c"]
+size = [64, 64]
+licence = "Apache-2.0"
+
+[preprocessing]
+kind = "letterbox"
+pad = 114
+max_scale = 2.0
+
+[decode]
+strides = [8, 16, 32]
+bins = 16
+confidence = 0.25
+iou = 0.5
+max_faces = 100
+"""
+
+
+def test_a_spec_of_the_form_before_heads_is_refused_and_shown_the_new_one(tmp_path):
+    (tmp_path / "old.toml").write_text(OLD_FORM)
+    with pytest.raises(InputError, match=r"old\.toml has the key 'task' of an older form") as caught:
+        read_spec(tmp_path / "old.toml")
+    for part in ("[head]", "kind", "labels", "[head.letterbox]", "[head.crop]"):
+        assert part in caught.value.remedy
+
+
 def test_the_example_is_a_spec():
     from pathlib import Path
 
@@ -317,9 +350,9 @@ def test_the_form_of_a_spec_is_all_in_the_text_for_users():
     import dataclasses
     from pathlib import Path
 
-    from edge_quantize import own
+    from edge_quantize.graph.import_onnx import PixelForm
 
     text = (Path(__file__).parents[2] / "docs/bring-your-own.md").read_text()
-    for kind in (own._File, own.Pixels):
+    for kind in (SpecFile, PixelForm):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in text or f"{field.name} =" in text, field.name

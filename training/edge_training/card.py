@@ -15,16 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_quantize.build import REFERENCE_RECIPE, REFERENCE_TARGET
-from edge_quantize.data import LabelledPicture, read_labelled
+from edge_quantize.data import LabelledPicture
 from edge_quantize.gate import examine
+from edge_quantize.metrics import evaluator_of
 from edge_quantize.recipe import read_recipe
-from edge_quantize.report import METRICS, Report
+from edge_quantize.report import Report
+from edge_quantize.workbench import REFERENCE_RECIPE, REFERENCE_TARGET
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError
+from edge_sdk.files import replacing
 from edge_sdk.spec import ModelSpec
-from edge_sdk.target import FloatModel, LoadOptions, Session, find_target
+from edge_sdk.target import LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
 from edge_training.card_sections import SECTIONS
 from edge_training.data.unpack import unpack
@@ -41,7 +43,7 @@ def sessions(spec: ModelSpec, work: Path) -> dict[str, Session]:
     """
     onnx = float_source(spec.name, work)
     target = find_target(REFERENCE_TARGET)
-    artifact = target.compile(FloatModel(spec, onnx), recipe=read_recipe(REFERENCE_RECIPE), calibration=())
+    artifact = target.compile(SourceModel(spec, onnx), recipe=read_recipe(REFERENCE_RECIPE))
     found = {"float": target.load(artifact, spec, options=LoadOptions())}
     for shipped in zoo.bundles(spec.name):
         bundle = Bundle.open(shipped.path)
@@ -107,7 +109,8 @@ def draw(spec: ModelSpec, session: Session, items: Sequence[LabelledPicture], pa
             fontsize=8,
         )
     figure.suptitle(f"{spec.name}, {len(items)} test pictures")
-    figure.savefig(path, dpi=100)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,14 +124,14 @@ def main(argv: list[str] | None = None) -> int:
         spec = zoo.spec(args.model)
         loaded = sessions(spec, args.work)
         fastest = list(loaded)[1] if len(loaded) > 1 else "float"
-        section = SECTIONS[spec.task]
+        section, evaluator = SECTIONS[spec.task], evaluator_of(spec.task)
         for title, (name, settings) in section.test_sets.items():
             folder = args.work / folder_of(name, settings)
             if not folder.exists():
                 unpack(name, args.data, folder, **settings)
-            items = read_labelled(folder, spec.labels)
+            items = evaluator.read_labelled(folder, spec.labels)
             reports = {name: examine(session, task_of(spec), items) for name, session in loaded.items()}
-            print(f"\n{title}, {len(items)} pictures\n\n" + table(reports, METRICS[spec.task]))
+            print(f"\n{title}, {len(items)} pictures\n\n" + table(reports, evaluator.metrics))
             floats = reports["float"]
             print("\n" + ", ".join(f"{label} {floats.score_of(label):.3f}" for label in floats.per_class))
             print("\n" + confusion(floats, *section.confusion_names(spec, floats)))

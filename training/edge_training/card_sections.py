@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edge_quantize import classification, detection, liveness
 from edge_quantize.data import LabelledPicture
+from edge_quantize.metrics import classification, detection, liveness
 from edge_quantize.report import Report
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Session
-from edge_sdk.tasks import ClassificationTask, DetectionTask, LivenessTask
+from edge_sdk.tasks.classification import ClassificationTask
+from edge_sdk.tasks.detection import DetectionTask
+from edge_sdk.tasks.liveness import LivenessTask
 from edge_training import robustness
 from edge_training.data.augment import FACE_SIDES
 from edge_training.data.unpack import unpack
@@ -123,7 +125,7 @@ class LivenessSection:
     def plot(self, axes: Axes, spec: ModelSpec, session: Session, items: Sequence[LabelledPicture]) -> Report:
         task = LivenessTask(spec)
         scores, groups = liveness.scores(session, task, items)
-        report = liveness.evaluate(scores, groups, task.decision.threshold)
+        report = liveness.evaluate(scores, groups, task.head.threshold)
         genuine, names = np.array(groups) == "bona_fide", np.array(groups)
         for name in report.per_class:
             apcer, bpcer = liveness.det(scores, genuine, names == name, np.ones(len(scores)))

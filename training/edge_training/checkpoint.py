@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edge_sdk.errors import InputError
+from edge_sdk.files import replacing
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, object]) -> None:
@@ -22,13 +22,9 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, object])
         tensors: by name.
         state: JSON values that are stored in the same file.
     """
-    partial = path.with_name(path.name + ".partial")
     unique = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    try:
+    with replacing(path) as partial:
         save_file(unique, str(partial), metadata={"state": json.dumps(state)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.spec import ModelSpec
+from edge_sdk.files import replacing
+from edge_sdk.spec import ModelSpec, only_picture
 from edge_training import checkpoint
 from edge_training.networks import of_model
 
@@ -79,11 +79,11 @@ def write_onnx(graph: nn.Module, spec: ModelSpec, file: Path) -> None:
     # The TorchScript exporter: the other one silently stays at opset 18.
     torch.onnx.export(
         graph,
-        (torch.zeros(spec.input.shape, dtype=torch.uint8),),
+        (torch.zeros(only_picture(spec).shape, dtype=torch.uint8),),
         str(file),
         dynamo=False,
         opset_version=OPSET,
-        input_names=[spec.input.name],
+        input_names=[only_picture(spec).name],
         output_names=[t.name for t in spec.outputs],
     )
     model = onnxslim.slim(onnx.load(str(file)))
@@ -105,17 +105,13 @@ def export(network: nn.Module, spec: ModelSpec, output: Path) -> tuple[Path, Pat
     output.mkdir(parents=True, exist_ok=True)
     graph = DeployedGraph(round_to_half(fuse(network.eval()))).eval()
     onnx_file, tflite_file = output / f"{spec.name}.onnx", output / f"{spec.name}.tflite"
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / onnx_file.name
-        write_onnx(graph, spec, made)
-        made.replace(onnx_file)
+    with replacing(onnx_file) as partial:
+        write_onnx(graph, spec, partial)
     import litert_torch
 
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / tflite_file.name
-        example = torch.zeros(spec.input.shape, dtype=torch.uint8)
-        litert_torch.convert(graph, (example,)).export(str(made))
-        made.replace(tflite_file)
+    with replacing(tflite_file) as partial:
+        example = torch.zeros(only_picture(spec).shape, dtype=torch.uint8)
+        litert_torch.convert(graph, (example,)).export(str(partial))
     return onnx_file, tflite_file
 
 

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from edge_quantize.auto import ROUNDS
-from edge_sdk.terminal import stdout_is_ours
 
-from edge_quantize.build import Workbench, float_session, runner_of
 from edge_quantize.gate import check_alive, examine, paired_bounds, passes
 from edge_quantize.recipe import read_recipe
+from edge_quantize.search.auto import ROUNDS
+from edge_quantize.workbench import Workbench, float_session, runner_of
 from edge_sdk import zoo
 from edge_sdk.bundle import GateMetric
+from edge_sdk.cli_common import stdout_is_ours
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Target, find_target

@@ -11,14 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge_targets.tensorrt.check import check
-
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.profile import read_profile
 from edge_sdk.target import find_target
+from edge_targets.tensorrt.check import check
 from edge_training.release import workbench
 
 PROFILE = "jetson-orin-nano"

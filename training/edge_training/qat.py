@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
@@ -29,7 +28,8 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.spec import ModelSpec
+from edge_sdk.files import replacing
+from edge_sdk.spec import ModelSpec, only_picture
 from edge_training import checkpoint
 from edge_training.export import DeployedGraph, fuse, write_onnx
 from edge_training.networks import of_model
@@ -66,8 +66,8 @@ class Placement(Quantizer):  # type: ignore[misc]  # untyped base
     tensor and one per output channel of a weight.
 
     Every operator that computes reads 8 bits, except activation functions, which fuse with the operator before them.
-    Biases and outputs of the network stay float (``edge_quantize.qdq.RULES``). TensorRT would do with fewer pairs;
-    onnxruntime computes an operator in 8 bits only if its output is quantized too.
+    Biases and outputs of the network stay float (``edge_targets.tensorrt.linter.RULES``). TensorRT would do with fewer
+    pairs; onnxruntime computes an operator in 8 bits only if its output is quantized too.
     """
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
@@ -106,7 +106,7 @@ class FakeQuantized(nn.Module):
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        two = torch.zeros((2, *spec.input.shape[1:]), dtype=torch.uint8)
+        two = torch.zeros((2, *only_picture(spec).shape[1:]), dtype=torch.uint8)
         any_number = ({0: torch.export.Dim.DYNAMIC},)
         deployed = DeployedGraph(fuse(network.eval())).eval()
         for module in deployed.modules():
@@ -143,16 +143,14 @@ def export(network: FakeQuantized, spec: ModelSpec, output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     network.observe(False)
     file = output / f"{spec.name}.qat.onnx"
-    with tempfile.TemporaryDirectory(dir=output) as folder:
-        made = Path(folder) / file.name
-        write_onnx(network, spec, made)
-        model = onnx.load(str(made))
+    with replacing(file) as partial:
+        write_onnx(network, spec, partial)
+        model = onnx.load(str(partial))
         for tensor in _scales(model):
             # torch writes a scalar as a list of one, which onnxruntime's kernels refuse.
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).reshape(()), tensor.name))
         onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(made))
-        made.replace(file)
+        onnx.save(model, str(partial))
     return file
 
 

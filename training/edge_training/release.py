@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_quantize.auto import search
-
-from edge_quantize.build import Workbench
 from edge_quantize.cli import print_candidates
+from edge_quantize.search.auto import search
+from edge_quantize.workbench import Workbench, source_model
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, GateFailed
+from edge_sdk.files import write_atomically
 from edge_sdk.schema import to_plain
 from edge_sdk.target import find_target
 from edge_training.data.unpack import unpack
@@ -123,8 +123,7 @@ def workbench(model: str, data: Path, work: Path) -> Workbench:
             print(f"  {text} done", file=sys.stderr, flush=True)
 
     return Workbench(
-        float_source(model, work),
-        spec=zoo.spec(model),
+        source_model(zoo.spec(model), float_source(model, work)),
         calibration=calibration,
         evaluation=evaluation,
         stage=stage,
@@ -163,10 +162,7 @@ def write_index(model: str, taken: Mapping[Path, float]) -> None:
     ]
     # By name, so that a release changes its own lines and no others.
     bundles = sorted([*others, *map(to_plain, entries)], key=lambda b: str(b["file"]))
-    text = json.dumps({"bundles": bundles}, indent=2) + "\n"
-    partial = zoo.INDEX.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(zoo.INDEX)
+    write_atomically(zoo.INDEX, json.dumps({"bundles": bundles}, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

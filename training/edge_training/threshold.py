@@ -13,11 +13,11 @@ import json
 import sys
 from pathlib import Path
 
-from edge_quantize import liveness
-from edge_quantize.build import float_session
+from edge_quantize.metrics import liveness
+from edge_quantize.workbench import float_session
 from edge_sdk import zoo
 from edge_sdk.errors import EdgeError
-from edge_sdk.tasks import LivenessTask
+from edge_sdk.tasks.liveness import LivenessTask
 from edge_training.release import workbench
 
 MODELS = tuple(name for name in zoo.NAMES if zoo.spec(name).task == "liveness")

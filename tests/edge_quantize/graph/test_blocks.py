@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from edge_quantize.blocks import (
+
+from edge_quantize.graph.blocks import (
     Operator,
     fingerprint,
     in_float,
@@ -13,7 +14,6 @@ from edge_quantize.blocks import (
     of_onnx,
     same_weights,
 )
-
 from edge_sdk.errors import InputError
 
 

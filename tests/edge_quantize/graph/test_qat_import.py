@@ -1,4 +1,4 @@
-"""Networks that were fine-tuned for int8: the toy with pairs where ``qdq`` puts them stands for one."""
+"""Networks that were fine-tuned for int8: the toy with pairs where TensorRT wants them stands for one."""
 
 import json
 
@@ -10,24 +10,27 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 pytest.importorskip("pycocotools", reason="host tool not installed")
 
 import toys  # noqa: E402
-from edge_quantize.trained import for_onnxruntime  # noqa: E402
 
 import edge_sdk as edge  # noqa: E402
-from edge_quantize import auto, qdq  # noqa: E402
-from edge_quantize.build import Workbench, build  # noqa: E402
+from edge_quantize.build import build  # noqa: E402
+from edge_quantize.graph.qat_import import for_onnxruntime  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
+from edge_quantize.search import auto  # noqa: E402
+from edge_quantize.workbench import Workbench, source_model  # noqa: E402
 from edge_sdk import zoo  # noqa: E402
 from edge_sdk.cli import main  # noqa: E402
 from edge_sdk.errors import CompileFailed, GateFailed, InputError, UnsupportedRecipe  # noqa: E402
-from edge_sdk.model import snr_db  # noqa: E402
-from edge_sdk.target import FloatModel, find_target  # noqa: E402
+from edge_sdk.host import BuildRequest  # noqa: E402
+from edge_sdk.target import SourceModel, find_target  # noqa: E402
 from edge_sdk.tasks import task_of  # noqa: E402
+from edge_sdk.verify import snr_db  # noqa: E402
+from edge_targets.tensorrt import qdq_placement as qdq  # noqa: E402
 
 
 def frames(count=8):
     rng = np.random.default_rng(5)
     task = task_of(toys.SPEC)
-    return [task.preprocess(toys.picture(rng)[0])[0].copy() for _ in range(count)]
+    return [{"pixels": task.preprocess(toys.picture(rng)[0])[0]["pixels"].copy()} for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +58,22 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture
-def built(pictures, toy_onnx, quantized, tmp_path):
+def built(pictures, toy_onnx, quantized, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "spec", lambda name: toys.SPEC)
+
     def run(**changes):
         settings = {
-            "spec": toys.SPEC,
-            "engine": "onnxruntime",
+            "onnx": toy_onnx,
+            "model": "toy",
+            "target": "onnxruntime",
             "recipe": toys.write_recipe(pictures, "int8", name="toy-qat", method="trained", items=0),
             "calibration": None,
             "evaluation": pictures / "evaluation",
             "output": tmp_path / "toy.edge",
             "quantized": quantized,
         }
-        return build(toy_onnx, **{**settings, **changes})
+        settings = {**settings, **changes}
+        return build(BuildRequest(**{**settings, "recipe": str(settings["recipe"])}))
 
     return run
 
@@ -74,7 +81,7 @@ def built(pictures, toy_onnx, quantized, tmp_path):
 def answers(model, frame):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [t.name for t in toys.SPEC.outputs]
-    return dict(zip(names, session.run(names, {toys.SPEC.input.name: frame}), strict=True))
+    return dict(zip(names, session.run(names, frame), strict=True))
 
 
 def changed(graph, edit, path):
@@ -95,7 +102,7 @@ def widen(graph):
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "tensorrt"])
 def test_a_fine_tuned_network_is_gated_against_the_float_one_and_answers(built, engine, tmp_path, pictures):
-    bundle = built(engine=engine)
+    bundle = built(target=engine)
     plain = built(recipe=toys.write_recipe(pictures, "fp32"), quantized=None, output=tmp_path / "plain.edge")
     assert (bundle.manifest.recipe.method, bundle.manifest.calibration) == ("trained", None)
     for name, metric in bundle.manifest.gate.metrics.items():
@@ -124,7 +131,7 @@ def test_onnxruntime_gets_the_same_numbers_in_unsigned_8_bits(graph):
         assert constants[weight[0]].dtype == np.int8
         assert constants[pixels[2]].dtype == np.uint8
     # Pixels go in as they are, by their own scale.
-    (first,) = {node.op_type for name, node in readers.items() if name == toys.SPEC.input.name}
+    (first,) = {node.op_type for name, node in readers.items() if name == "pixels"}
     assert first == "Transpose"
     assert not [n for n in made.graph.node if n.op_type == "Cast"]
     assert len(made.SerializeToString()) < len(graph.SerializeToString())
@@ -165,8 +172,8 @@ def test_what_a_relu_makes_keeps_its_step_and_starts_at_zero():
 
 def test_tensorrt_takes_it_as_it_is_and_the_linter_looks(graph, toy_onnx, tmp_path, quantized):
     target, recipe = find_target("tensorrt"), read_recipe("int8-qat")
-    model = FloatModel(toys.SPEC, toy_onnx, quantized=quantized)
-    made = onnx.load_from_string(target.compile(model, recipe=recipe, calibration=()).files["model.onnx"])
+    model = SourceModel(toys.SPEC, toy_onnx, quantized=quantized)
+    made = onnx.load_from_string(target.compile(model, recipe=recipe).files["model.onnx"])
     kinds = [node.op_type for node in made.graph.node]
     assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") > 0
     weights = [onnx.numpy_helper.to_array(t) for t in made.graph.initializer]
@@ -184,13 +191,13 @@ def test_tensorrt_takes_it_as_it_is_and_the_linter_looks(graph, toy_onnx, tmp_pa
 
     broken = changed(graph, quantize_an_output, tmp_path / "broken.onnx")
     with pytest.raises(CompileFailed, match="qdq-output"):
-        target.compile(FloatModel(toys.SPEC, toy_onnx, quantized=broken), recipe=recipe, calibration=())
+        target.compile(SourceModel(toys.SPEC, toy_onnx, quantized=broken), recipe=recipe)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "tflite"])
 def test_an_engine_with_tools_of_its_own_refuses(built, engine, tmp_path):
     with pytest.raises(UnsupportedRecipe, match="method is trained"):
-        built(engine=engine)
+        built(target=engine)
     assert not (tmp_path / "toy.edge").exists()
 
 
@@ -241,7 +248,7 @@ def test_auto_tries_a_fine_tuned_network_where_there_is_one(pictures, toy_onnx, 
         auto, "relative_latency", lambda *_: {"int8-qat": 0.5, "int8": 0.6, "fp16": 1.0, "fp32": 1.0}
     )
     folders = {"calibration": pictures / "calibration", "evaluation": pictures / "evaluation"}
-    bench = Workbench(toy_onnx, spec=toys.SPEC, quantized=quantized, **folders)
+    bench = Workbench(source_model(toys.SPEC, toy_onnx, quantized=quantized), **folders)
     bundle, rows = auto.search(bench, find_target("onnxruntime"))
     assert bundle.manifest.recipe.name == "int8-qat"
     assert [row.recipe for row in rows] == ["int8-qat", "int8", "int8-wonly", "fp16", "fp32"]

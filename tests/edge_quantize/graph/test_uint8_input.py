@@ -5,8 +5,9 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="host tool not installed")
 
-from edge_quantize.pixels import front, let_in  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from edge_quantize.graph.uint8_input import Front, fronts, let_in  # noqa: E402
 
 
 def graph(*nodes, factor=1 / 255):
@@ -23,6 +24,13 @@ def graph(*nodes, factor=1 / 255):
 
 def node(kind, source, target, **attributes):
     return helper.make_node(kind, source.split(), [target], name=target, **attributes)
+
+
+def front(model) -> Front | None:
+    """The front of the one uint8 input."""
+    found = fronts(model)
+    assert len(found) < 2
+    return found[0] if found else None
 
 
 MOVE = node("Transpose", "pixels", "moved", perm=[0, 3, 1, 2])

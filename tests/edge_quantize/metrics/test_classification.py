@@ -6,26 +6,25 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-from edge_quantize.classification import answers, evaluate
 
 from edge_quantize.data import LabelledPicture, read_labelled
-from edge_quantize.report import METRICS
+from edge_quantize.metrics.classification import METRICS, answers, evaluate
 from edge_sdk.errors import InputError
-from edge_sdk.tasks import ClassificationTask
+from edge_sdk.tasks import task_of
 
 LABELS = ("a", "b", "c")
 
 
 class Session:
-    def infer(self, pixels):
-        return toys.classify(pixels)
+    def infer(self, inputs):
+        return toys.classify(inputs["pixels"])
 
 
 def test_a_hand_worked_case():
     truth = np.array([0, 0, 0, 0, 1, 1])
     answered = np.array([0, 0, 0, 1, 1, 2])
     report = evaluate(answered, truth, LABELS)
-    assert set(report.metrics) == set(METRICS["classification"])
+    assert set(report.metrics) == set(METRICS)
     assert report.metrics["accuracy"].value == pytest.approx(4 / 6)
     assert report.metrics["uar"].value == pytest.approx((3 / 4 + 1 / 2) / 2)  # "c" never occurs
     assert report.metrics["macro_f1"].value == pytest.approx((6 / 7 + 1 / 2) / 2)
@@ -53,7 +52,7 @@ def test_perfect_answers_score_one():
 
 
 def test_answers_come_from_crops_and_from_boxes(tmp_path):
-    task = ClassificationTask(toys.CLASSIFIER)
+    task = task_of(toys.CLASSIFIER)
     items = read_labelled(toys.write_crops(tmp_path / "crops", 12, 3), toys.LABELS)
     answered, truth = answers(Session(), task, items)
     assert (answered == truth).all()
@@ -67,4 +66,4 @@ def test_a_picture_of_several_faces_is_refused(tmp_path):
     (path,) = (tmp_path / "crops" / "red").iterdir()
     two = LabelledPicture(path, np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]), np.array([0, 1]))
     with pytest.raises(InputError, match="2 faces"):
-        answers(Session(), ClassificationTask(toys.CLASSIFIER), [two])
+        answers(Session(), task_of(toys.CLASSIFIER), [two])

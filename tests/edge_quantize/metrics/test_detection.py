@@ -7,9 +7,8 @@ import pytest
 pytest.importorskip("pycocotools", reason="host tool not installed")
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
-from edge_quantize.detection import Ranked, evaluate
-
-from edge_quantize import detection
+from edge_quantize.metrics import detection
+from edge_quantize.metrics.detection import Ranked, evaluate
 
 LABELS = ("a", "b", "c")
 
@@ -146,13 +145,37 @@ def test_intervals_contain_the_value_shrink_with_data_and_repeat():
 def test_ranking_is_multi_label_and_suppresses_within_a_class_only():
     import toys
 
-    from edge_sdk.tasks import DetectionTask
+    from edge_sdk.tasks.detection import DetectionTask
 
     task = DetectionTask(toys.SPEC)
     image = np.full((64, 64, 3), 10, np.uint8)
     image[24:40, 16:32] = (200, 200, 0)  # red and green
-    pixels, transform = task.preprocess(image)
-    found = detection.rank(task, toys.engine(pixels), transform)
+    inputs, transform = task.preprocess(image)
+    found = detection.rank(task, toys.engine(inputs["pixels"]), transform)
     best = [found.scores[found.classes == c].max() for c in (0, 1)]
     assert best[0] == pytest.approx(best[1], rel=1e-4)
     assert (found.scores >= detection.LOWEST_CONFIDENCE).all()
+
+
+def test_what_no_face_is_near_is_no_harm():
+    import toys
+
+    from edge_sdk.tasks import task_of
+
+    rng = np.random.default_rng(0)
+    shape = {t.name: (4, *t.shape[1:]) for t in toys.SPEC.outputs}
+    truth = {
+        n: rng.normal(-9 if n.startswith("cls") else 0, 1, s).astype(np.float32) for n, s in shape.items()
+    }
+    truth["cls8"][:, 0, 0] = 2.0
+
+    def harm(name, where):
+        noisy = {n: v.copy() for n, v in truth.items()}
+        noisy[name][where] += 1.0
+        task = task_of(toys.SPEC)
+        wanted, found = (detection.EVALUATOR.answered(task, maps) for maps in (truth, noisy))
+        return sum(float(np.square(wanted[k] - found[k]).sum()) for k in wanted)
+
+    face, nothing = np.s_[:, 0, 0, 0], np.s_[:, 1, 1, 0]
+    assert harm("cls8", face) > 100 * harm("cls8", nothing)
+    assert harm("box8", face) > 100 * harm("box8", nothing)

@@ -8,7 +8,13 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-from edge_quantize.liveness import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_quantize.data import read_presentations
+from edge_quantize.gate import compare
+from edge_quantize.metrics.liveness import (
+    METRICS,
     bpcer_at,
     clopper_pearson,
     det,
@@ -17,24 +23,15 @@ from edge_quantize.liveness import (
     scores,
     threshold_at,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from edge_quantize.data import read_labelled
-from edge_quantize.gate import compare
-from edge_quantize.report import METRICS
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import GateFailed, InputError
-from edge_sdk.image import write_image
-from edge_sdk.spec import LIVENESS_LABELS, FaceCrop, Gate, LivenessDecision
-from edge_sdk.tasks import LivenessTask
+from edge_sdk.image import FaceCrop, write_image
+from edge_sdk.spec import Gate
+from edge_sdk.tasks.liveness import LABELS, LivenessHead, LivenessTask
 
 SPEC = dataclasses.replace(
     toys.CLASSIFIER,
-    task="liveness",
-    labels=LIVENESS_LABELS,
-    preprocessing=FaceCrop("crop", 1.0, "shift"),
-    decision=LivenessDecision(0.5, 8, 0.2),
+    head=LivenessHead("liveness", LABELS, FaceCrop(1.0, "shift"), threshold=0.5, min_face=8, max_outside=0.2),
 )
 
 
@@ -42,7 +39,7 @@ def test_a_hand_worked_case():
     found = np.array([0.9, 0.8, 0.7, 0.4, 0.6, 0.2, 0.1, 0.3, 0.55, 0.65])
     groups = ["bona_fide"] * 4 + ["print"] * 4 + ["mask"] * 2
     report = evaluate(found, groups, 0.5)
-    assert tuple(report.metrics) == METRICS["liveness"]
+    assert tuple(report.metrics) == METRICS
     assert report.metrics["bpcer"].value == pytest.approx(1 / 4)
     assert report.per_class["print"]["apcer"] == pytest.approx(1 / 4)
     assert report.per_class["mask"]["apcer"] == pytest.approx(1)
@@ -59,7 +56,7 @@ def test_a_hand_worked_case():
 def test_perfect_scores_have_no_errors():
     report = evaluate(np.array([0.9, 0.8, 0.1, 0.2]), ["bona_fide", "bona_fide", "print", "replay"], 0.5)
     assert {n: m.value for n, m in report.metrics.items()} == {
-        **dict.fromkeys(METRICS["liveness"], 0.0),
+        **dict.fromkeys(METRICS, 0.0),
         "auc": 1.0,
     }
 
@@ -119,13 +116,13 @@ def write_presentations(folder, boxes=False):
 
 
 class Session:
-    def infer(self, pixels):
-        return toys.classify(pixels)
+    def infer(self, inputs):
+        return toys.classify(inputs["pixels"])
 
 
 @pytest.mark.parametrize("boxes", [False, True])
 def test_presentations_are_read_by_species_and_scored(tmp_path, boxes):
-    items = read_labelled(write_presentations(tmp_path / "set", boxes), LIVENESS_LABELS)
+    items = read_presentations(write_presentations(tmp_path / "set", boxes), LABELS)
     assert [item.group for item in items] == ["bona_fide"] * 4 + ["print"] * 4 + ["replay"] * 4
     found, groups = scores(Session(), LivenessTask(SPEC), items)
     assert evaluate(found, groups, 0.5).metrics["auc"].value == 1
@@ -137,7 +134,7 @@ def test_a_face_that_cannot_be_judged_counts_as_rejected(tmp_path):
         (folder / "boxes.csv").read_text().replace("bona_fide/0.png,10,5,40,35", "bona_fide/0.png,10,5,14,9")
     )
     (folder / "boxes.csv").write_text(text)
-    found, _ = scores(Session(), LivenessTask(SPEC), read_labelled(folder, LIVENESS_LABELS))
+    found, _ = scores(Session(), LivenessTask(SPEC), read_presentations(folder, LABELS))
     assert found[0] == 0
     assert found[1] > 0.5
 
@@ -156,7 +153,7 @@ def test_a_set_that_is_not_laid_out_so_is_named(tmp_path, change, match):
     folder = write_presentations(tmp_path / "set", boxes=True)
     change(folder)
     with pytest.raises(InputError, match=match):
-        read_labelled(folder, LIVENESS_LABELS)
+        read_presentations(folder, LABELS)
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.05, 0.1, 0.2]) | st.floats(0.01, 0.5))

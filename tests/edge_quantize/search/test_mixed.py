@@ -11,16 +11,15 @@ pytest.importorskip("onnx", reason="host tool not installed")
 pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys
-from edge_quantize.blocks import Operator, of_onnx
-from edge_quantize.sensitivity import BlockNoise
 
-from edge_quantize import mixed, sensitivity
-from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import GateFailed, UnsupportedRecipe
-from edge_sdk.target import FloatModel, find_target
+from edge_quantize.graph.blocks import Operator
+from edge_quantize.search import mixed
+from edge_quantize.search.sensitivity import BlockNoise
+from edge_sdk.errors import GateFailed
+from edge_sdk.target import SourceModel, find_target
 
 RECIPE = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed")
-PIXELS = [toys.picture(np.random.default_rng(s))[0][None] for s in range(16)]
+FRAMES = [{"pixels": toys.picture(np.random.default_rng(s))[0][None]} for s in range(16)]
 NOISE = [BlockNoise(name, 1, noise, {}) for name, noise in (("worst", 0.1), ("next", 0.01), ("least", 0.001))]
 
 
@@ -120,7 +119,7 @@ def test_a_waiver_accepts_what_a_search_ended_with(searched):
 )
 def test_kinds_stay_in_float_only_where_that_is_faster(toy_onnx, clock, kept, outcomes):
     found = mixed.Search()
-    assert mixed.faster(Bench((), FloatModel(toys.SPEC, toy_onnx)), clock, found) == kept
+    assert mixed.faster(Bench((), SourceModel(toys.SPEC, toy_onnx)), clock, found) == kept
     assert [s.outcome for s in found.steps] == outcomes
 
 
@@ -132,66 +131,6 @@ def test_what_feeds_each_other_is_tried_together_and_views_are_not_tried():
     found = mixed.candidates(chain)
     assert {("MatMul",), ("Softmax",), ("Concat",), ("MatMul", "Softmax")} <= set(found)
     assert not [c for c in found if "Reshape" in c]
-
-
-class Ranges(toys.FakeTarget):
-    """A quantizer that knows some methods, each with the noise that it leaves in the scores."""
-
-    def __init__(self, **noise):
-        super().__init__()
-        self.noise, self.calibrated = noise, []
-
-    def compile(self, model, *, recipe, calibration):
-        if not recipe.calibrated:
-            return types.SimpleNamespace(noise=0.0)
-        if recipe.method not in self.noise:
-            raise UnsupportedRecipe(f"no {recipe.method}", remedy="-")
-        self.calibrated.append(len(calibration))
-        return types.SimpleNamespace(noise=self.noise[recipe.method])
-
-    def load(self, artifact, spec, *, options):
-        def answer(pixels):
-            found = toys.engine(pixels)
-            return {n: v + artifact.noise if n.startswith("cls") else v for n, v in found.items()}
-
-        return toys.FakeSession(spec, answer=answer)
-
-
-@pytest.mark.parametrize(
-    ("noise", "method", "name"),
-    [
-        ({"minmax": 0.3, "mse": 0.1}, "mse", f"{toys.INT8.name}-mse"),
-        ({"minmax": 0.1, "mse": 0.3, "entropy": 0.2}, "minmax", toys.INT8.name),
-        ({"minmax": 0.2, "mse": 0.2}, "minmax", toys.INT8.name),
-    ],
-)
-def test_ranges_are_found_by_the_method_with_the_least_noise_of_those_that_fit(noise, method, name):
-    model, target = FloatModel(toys.SPEC, "never read.onnx"), Ranges(**noise)
-    pictures = PIXELS * 4
-    found = sensitivity.quietest(model, target, toys.INT8, pictures, runner=target)
-    assert found == dataclasses.replace(toys.INT8, method=method, name=name)
-    # Ranges of extremes depend on how many pictures there are.
-    assert target.calibrated == [len(pictures)] * len(noise)
-
-
-def test_a_target_that_follows_no_method_says_why():
-    model, target = FloatModel(toys.SPEC, "never read.onnx"), Ranges()
-    with pytest.raises(UnsupportedRecipe, match="no minmax"):
-        sensitivity.quietest(model, target, toys.INT8, PIXELS, runner=target)
-
-
-def test_every_block_is_measured_alone_and_remembered(toy_onnx, tmp_path, monkeypatch):
-    model, target = FloatModel(toys.SPEC, toy_onnx), find_target("onnxruntime")
-    cache = EngineCache(tmp_path / "cache")
-    found = sensitivity.measure(model, target, toys.INT8, PIXELS, runner=target, cache=cache)
-    assert {row.block for row in found} == {op.path for op in of_onnx(toy_onnx) if op.weighted}
-    assert [row.noise for row in found] == sorted((row.noise for row in found), reverse=True)
-    for row in found:  # a block of one output disturbs that one alone
-        loudest = max(row.outputs, key=row.outputs.__getitem__)
-        assert row.block == f"m_{loudest}"
-        assert sum(row.outputs.values()) == pytest.approx(row.outputs[loudest], rel=1e-3)
-    monkeypatch.setattr(type(target), "compile", None)
-    assert sensitivity.measure(model, target, toys.INT8, PIXELS, runner=target, cache=cache) == found
 
 
 def test_the_command_searches_and_draws(toy_onnx, tmp_path, capsys, monkeypatch):
@@ -235,9 +174,14 @@ def test_noise_is_not_called_a_gain(toy_onnx, monkeypatch, spread, gain, sure):
         return {"float": 2e6 * whole, "before": 1e6 * before, "after": 1e6 * gain * after}
 
     monkeypatch.setattr(mixed, "take_turns", turns)
-    target, bench = find_target("onnxruntime"), Bench((), FloatModel(toys.SPEC, toy_onnx))
-    bench.probes = lambda: PIXELS
-    bench.tensors = lambda recipe: PIXELS
+    target, bench = find_target("onnxruntime"), Bench((), SourceModel(toys.SPEC, toy_onnx))
+    bench.probes = lambda: FRAMES
+
+    def compile_some(target, recipe, *, items=None):
+        ranges = target.calibrate(bench.model, recipe=recipe, frames=FRAMES) if recipe.calibrated else None
+        return target.compile(bench.model, recipe=recipe, ranges=ranges)
+
+    bench.compile = compile_some
     timer = mixed.Timer(bench, target, RECIPE)
     before, _, faster = timer.compare(timer.compile(()), timer.compile(("Mul",)))
     assert faster is sure
@@ -250,22 +194,3 @@ def test_half_of_the_noise_goes_back_to_float_in_a_round(searched):
     assert bench.tried == [(), tuple("abcd"), tuple("abcdef")]
     # Only the last block of a round has the gate's figures.
     assert [bool(s.metrics) for s in found.steps] == [False, False, False, True, False, True]
-
-
-def test_what_no_face_is_near_is_no_harm():
-    rng = np.random.default_rng(0)
-    shape = {t.name: (4, *t.shape[1:]) for t in toys.SPEC.outputs}
-    truth = {
-        n: rng.normal(-9 if n.startswith("cls") else 0, 1, s).astype(np.float32) for n, s in shape.items()
-    }
-    truth["cls8"][:, 0, 0] = 2.0
-
-    def harm(name, where):
-        noisy = {n: v.copy() for n, v in truth.items()}
-        noisy[name][where] += 1.0
-        wanted, found = sensitivity.answered(toys.SPEC, truth), sensitivity.answered(toys.SPEC, noisy)
-        return sum(float(np.square(wanted[k] - found[k]).sum()) for k in wanted)
-
-    face, nothing = np.s_[:, 0, 0, 0], np.s_[:, 1, 1, 0]
-    assert harm("cls8", face) > 100 * harm("cls8", nothing)
-    assert harm("box8", face) > 100 * harm("box8", nothing)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from edge_quantize.data import BONA_FIDE
-from edge_sdk.image import Cropper, Image
+from edge_sdk.image import Cropper, FaceCrop, Image
 from edge_training.data.attacks import Simulator
 from edge_training.data.portraits import read_backgrounds, read_portraits
 from edge_training.networks.pad import SIDE
@@ -81,7 +81,7 @@ def _start(folder: Path) -> None:
     backgrounds = read_backgrounds(folder / "backgrounds")
     for split in SPLITS:
         _simulators[split] = Simulator(part_of(portraits, split), part_of(backgrounds, split))
-    _cropper = Cropper(side_x=SIDE, side_y=SIDE, margin=MARGIN, outside="shift")
+    _cropper = Cropper(side_x=SIDE, side_y=SIDE, crop=FaceCrop(MARGIN, "shift"))
 
 
 def part_of(items: Sequence[T], split: str) -> list[T]:

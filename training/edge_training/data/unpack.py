@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_sdk.errors import EdgeError, InputError
+from edge_sdk.files import replacing
 from edge_sdk.image import read_image, write_image
 from edge_training.data import augment, fer2013
 from edge_training.data.attacks import SPECIES
@@ -57,7 +58,7 @@ def unpack(
     without_duplicates: bool = False,
     face: int | Literal["mixed"] = fer2013.SIDE,
 ) -> int:
-    """Write one of ``SETS`` and return the number of pictures.
+    """Write one of ``SETS``, whole or not at all, and return the number of pictures.
 
     Args:
         name: of the set, one of ``SETS``.
@@ -71,6 +72,15 @@ def unpack(
     """
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output} is not empty", remedy="name a new folder")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Evaluations take a folder that exists as complete: an interrupted set must not look like a smaller one.
+    with replacing(output) as partial:
+        return _unpack(name, data, partial, without_duplicates, face)
+
+
+def _unpack(
+    name: str, data: Path, output: Path, without_duplicates: bool, face: int | Literal["mixed"]
+) -> int:
     if name in PRESENTATIONS:
         return _presentations(name, data, output)
     sets = fer2013.read(data / "fer2013")

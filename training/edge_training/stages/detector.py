@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edge_sdk.image import Letterbox
+from edge_sdk.image import Letterbox, LetterboxSpec
 from edge_training import checkpoint
 from edge_training.data import augment, fer2013
 from edge_training.data.portraits import HELD_OUT_EVERY, read_backgrounds, read_portraits
@@ -137,14 +137,14 @@ class DetectorStage:
         """
         faces = self.data.public_test[np.arange(0, len(self.data.public_test), 5)]
         side = self.options.input_side
-        box = Letterbox(side_x=side, side_y=side, pad=PAD, max_scale=self.options.max_scale)
+        box = Letterbox(side_x=side, side_y=side, spec=LetterboxSpec(PAD, self.options.max_scale))
         device = next(network.parameters()).device
         scores, hits = [], []
         for start in range(0, len(faces), 32):
             pictures = []
             for face in faces.images[start : start + 32]:
-                canvas, place = box(augment.three_channels(face))
-                pictures.append(canvas[0].copy())
+                place = box(augment.three_channels(face))
+                pictures.append(box.canvas[0].copy())
             true = torch.from_numpy(place.to_canvas(np.array([[0, 0, 48, 48]], np.float32)))
             with torch.autocast(device.type, torch.bfloat16):
                 sides, logits = network(to_float(torch.from_numpy(np.stack(pictures)).to(device)))

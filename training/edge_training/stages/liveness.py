@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from edge_quantize import liveness
 from edge_quantize.data import BONA_FIDE
+from edge_quantize.metrics import liveness
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image
 from edge_training.data.attacks import SPECIES
