@@ -2,12 +2,8 @@
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
 
 from edge_quantize.graph.blocks import (
-=======
-from edge_quantize.blocks import (
->>>>>>> core
     Operator,
     fingerprint,
     in_float,
@@ -18,7 +14,6 @@ from edge_quantize.blocks import (
     of_onnx,
     same_weights,
 )
-
 from edge_sdk.errors import InputError
 
 

@@ -10,17 +10,13 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 pytest.importorskip("pycocotools", reason="host tool not installed")
 
 import toys  # noqa: E402
-from edge_quantize.trained import for_onnxruntime  # noqa: E402
 
 import edge_sdk as edge  # noqa: E402
 from edge_quantize.build import build  # noqa: E402
 from edge_quantize.graph.qat_import import for_onnxruntime  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
-<<<<<<< HEAD
 from edge_quantize.search import auto  # noqa: E402
 from edge_quantize.workbench import Workbench, source_model  # noqa: E402
-=======
->>>>>>> core
 from edge_sdk import zoo  # noqa: E402
 from edge_sdk.cli import main  # noqa: E402
 from edge_sdk.errors import CompileFailed, GateFailed, InputError, UnsupportedRecipe  # noqa: E402

@@ -5,14 +5,9 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="host tool not installed")
 
-<<<<<<< HEAD
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from edge_quantize.graph.uint8_input import Front, fronts, let_in  # noqa: E402
-=======
-from edge_quantize.pixels import front, let_in  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
->>>>>>> core
 
 
 def graph(*nodes, factor=1 / 255):

@@ -6,10 +6,6 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-<<<<<<< HEAD
-=======
-from edge_quantize.classification import answers, evaluate
->>>>>>> core
 
 from edge_quantize.data import LabelledPicture, read_labelled
 from edge_quantize.metrics.classification import METRICS, answers, evaluate

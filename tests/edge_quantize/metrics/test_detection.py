@@ -7,14 +7,8 @@ import pytest
 pytest.importorskip("pycocotools", reason="host tool not installed")
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
-<<<<<<< HEAD
 from edge_quantize.metrics import detection
 from edge_quantize.metrics.detection import Ranked, evaluate
-=======
-from edge_quantize.detection import Ranked, evaluate
->>>>>>> core
-
-from edge_quantize import detection
 
 LABELS = ("a", "b", "c")
 

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("sklearn", reason="host tool not installed")
 
 import toys
-<<<<<<< HEAD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,9 +15,6 @@ from edge_quantize.data import read_presentations
 from edge_quantize.gate import compare
 from edge_quantize.metrics.liveness import (
     METRICS,
-=======
-from edge_quantize.liveness import (
->>>>>>> core
     bpcer_at,
     clopper_pearson,
     det,
@@ -27,15 +23,6 @@ from edge_quantize.liveness import (
     scores,
     threshold_at,
 )
-<<<<<<< HEAD
-=======
-from hypothesis import given
-from hypothesis import strategies as st
-
-from edge_quantize.data import read_labelled
-from edge_quantize.gate import compare
-from edge_quantize.report import METRICS
->>>>>>> core
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import GateFailed, InputError
 from edge_sdk.image import FaceCrop, write_image

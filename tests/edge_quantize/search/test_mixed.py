@@ -11,22 +11,12 @@ pytest.importorskip("onnx", reason="host tool not installed")
 pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys
-<<<<<<< HEAD
 
 from edge_quantize.graph.blocks import Operator
 from edge_quantize.search import mixed
 from edge_quantize.search.sensitivity import BlockNoise
 from edge_sdk.errors import GateFailed
 from edge_sdk.target import SourceModel, find_target
-=======
-from edge_quantize.blocks import Operator, of_onnx
-from edge_quantize.sensitivity import BlockNoise
-
-from edge_quantize import mixed, sensitivity
-from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import GateFailed, UnsupportedRecipe
-from edge_sdk.target import FloatModel, find_target
->>>>>>> core
 
 RECIPE = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed")
 FRAMES = [{"pixels": toys.picture(np.random.default_rng(s))[0][None]} for s in range(16)]
