@@ -321,7 +321,7 @@ def test_a_waiver_is_stored_and_shown_at_every_load(built, tmp_path, monkeypatch
     assert main(["inspect", str(tmp_path / "toy.edge")]) == 0
     assert "WAIVED (a prototype for the fair)" in capsys.readouterr().out
     fake = toys.FakeTarget(swapped_labels)
-    monkeypatch.setattr("edge_sdk.handover.find_target", lambda name: fake)
+    monkeypatch.setattr("edge_sdk.model.find_target", lambda name: fake)
     for _ in range(2):
         caplog.clear()
         with edge.load(tmp_path / "toy.edge") as model:
