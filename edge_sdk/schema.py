@@ -103,9 +103,10 @@ def _value_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         name = getattr(kind, "__name__", str(kind))
-        if hasattr(kind, "find_alternative") and typing.get_type_hints(kind)["kind"] is str:
+        union: Any = kind
+        if hasattr(union, "find_alternative") and typing.get_type_hints(union)["kind"] is str:
             # Of a union that is open, the alternatives that are installed here.
-            found = [kind.find_alternative(k) for k in kind.kinds()]
+            found = [union.find_alternative(k) for k in union.kinds()]
             return {"oneOf": [_value_schema(a, definitions) for a in found]}
         if name not in definitions:
             definitions[name] = {}  # one that holds itself finds its name here

@@ -8,19 +8,18 @@ pytest.importorskip("matplotlib", reason="draws the picture")
 
 import toys  # noqa: E402
 
-from edge_quantize.build import REFERENCE_RECIPE, REFERENCE_TARGET  # noqa: E402
-from edge_quantize.data import read_labelled  # noqa: E402
+from edge_quantize.metrics import evaluator_of  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
-from edge_quantize.report import METRICS  # noqa: E402
+from edge_quantize.workbench import REFERENCE_RECIPE, REFERENCE_TARGET  # noqa: E402
 from edge_sdk import zoo  # noqa: E402
-from edge_sdk.target import FloatModel, LoadOptions, find_target  # noqa: E402
+from edge_sdk.target import LoadOptions, SourceModel, find_target  # noqa: E402
 from edge_training import card  # noqa: E402
 from edge_training.card_sections import SECTIONS  # noqa: E402
 from edge_training.data.unpack import SETS  # noqa: E402
 
 
 def test_every_task_has_a_section_whose_sets_can_be_unpacked():
-    assert set(SECTIONS) == set(METRICS) == {zoo.spec(name).task for name in zoo.NAMES}
+    assert set(SECTIONS) == {zoo.spec(name).task for name in zoo.NAMES}
     for section in SECTIONS.values():
         assert section.drawn in section.test_sets
         assert {name for name, _ in section.test_sets.values()} <= set(SETS)
@@ -28,10 +27,10 @@ def test_every_task_has_a_section_whose_sets_can_be_unpacked():
 
 def test_the_picture_and_the_confusion_have_the_names_of_the_models_labels(tmp_path):
     spec = toys.CLASSIFIER
-    items = read_labelled(toys.write_crops(tmp_path / "crops", 12, 1), spec.labels)
+    items = evaluator_of(spec.task).read_labelled(toys.write_crops(tmp_path / "crops", 12, 1), spec.labels)
     target = find_target(REFERENCE_TARGET)
-    model = FloatModel(spec, toys.write_classifier_onnx(tmp_path / "toy.onnx"))
-    artifact = target.compile(model, recipe=read_recipe(REFERENCE_RECIPE), calibration=())
+    model = SourceModel(spec, toys.write_classifier_onnx(tmp_path / "toy.onnx"))
+    artifact = target.compile(model, recipe=read_recipe(REFERENCE_RECIPE))
     with target.load(artifact, spec, options=LoadOptions()) as session:
         card.draw(spec, session, items, tmp_path / "card.png")
         report = card.examine(session, card.task_of(spec), items)

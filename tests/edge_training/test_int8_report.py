@@ -7,8 +7,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 import toys  # noqa: E402
 
-from edge_quantize.build import Workbench  # noqa: E402
 from edge_quantize.recipe import read_recipe  # noqa: E402
+from edge_quantize.workbench import Workbench, source_model  # noqa: E402
 from edge_sdk.target import Artifact, find_target  # noqa: E402
 from edge_training import int8_report  # noqa: E402
 
@@ -17,8 +17,7 @@ from edge_training import int8_report  # noqa: E402
 def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("int8-report")
     return Workbench(
-        toys.write_classifier_onnx(folder / "toy.onnx"),
-        spec=toys.CLASSIFIER,
+        source_model(toys.CLASSIFIER, toys.write_classifier_onnx(folder / "toy.onnx")),
         calibration=toys.write_crops(folder / "calibration", 20, 1),
         evaluation=toys.write_crops(folder / "evaluation", 40, 2),
     )
@@ -50,7 +49,7 @@ def test_a_network_that_says_the_same_to_every_picture_is_a_row_with_its_problem
         def close(self):
             pass
 
-    monkeypatch.setattr(Workbench, "compile", lambda *_: Artifact({"model.onnx": b""}, ()))
+    monkeypatch.setattr(Workbench, "compile", lambda *_: Artifact({"model.onnx": b""}, (), ()))
     monkeypatch.setattr(Workbench, "load", lambda *_: Constant())
     row = int8_report.compare(
         bench, find_target("onnxruntime"), read_recipe(toys.write_recipe(tmp_path, "int8"))

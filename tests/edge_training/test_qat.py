@@ -11,10 +11,11 @@ onnx = pytest.importorskip("onnx", reason="host tool not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="engine not installed")
 
 import toys  # noqa: E402
-from edge_quantize.trained import check_quantized, for_onnxruntime  # noqa: E402
 
-from edge_quantize import qdq  # noqa: E402
+from edge_quantize.graph.qat_import import check_quantized, for_onnxruntime  # noqa: E402
 from edge_sdk.errors import InputError  # noqa: E402
+from edge_targets.tensorrt.linter import lint  # noqa: E402
+from edge_targets.tensorrt.prepare import prepare  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
 from edge_training.data import fer2013  # noqa: E402
 from edge_training.export import DeployedGraph, fuse  # noqa: E402
@@ -127,7 +128,7 @@ def test_the_export_is_explicit_qdq_that_tensorrt_and_onnxruntime_take_and_says_
 ):
     onnx.save(graph, str(tmp_path / "toy.onnx"))
     check_quantized(tmp_path / "toy.onnx")
-    assert qdq.lint(qdq.prepare(graph)) == []
+    assert lint(prepare(graph)) == []
     kinds = [node.op_type for node in graph.graph.node]
     # Every weight, and more activations than there are weighted operators.
     assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") > 2 * kinds.count("Conv")

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
-from edge_sdk.image import Cropper, read_image  # noqa: E402
+from edge_sdk.image import Cropper, FaceCrop, read_image  # noqa: E402
 from edge_training.data.scenes import SceneMaker  # noqa: E402
 from edge_training.reference_models import MiniFASNetV2, face_detector, minifasnet  # noqa: E402
 from edge_training.robustness import jittered_boxes  # noqa: E402
@@ -34,7 +34,7 @@ def test_a_scene_of_one_size_has_faces_of_that_size():
 def test_minifasnet_tells_the_sample_photographs_apart(shared_data):
     """The weights' own publisher calls T1 bona fide and F1, F2 attacks: the graph was rebuilt as it was."""
     model = minifasnet(shared_data)
-    detector, cropper = face_detector(shared_data), Cropper(side_x=80, side_y=80, margin=2.7, outside="shift")
+    detector, cropper = face_detector(shared_data), Cropper(side_x=80, side_y=80, crop=FaceCrop(2.7, "shift"))
     scores = {}
     for name in ("T1", "F1", "F2"):
         image = read_image(shared_data / f"samples/pad_scenes/image_{name}.jpg")
