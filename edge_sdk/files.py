@@ -57,6 +57,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             else:
                 partial.unlink(missing_ok=True)
     except OSError as error:
+        named = "" if error.filename is None else str(error.filename)
+        if named and str(path.parent) not in named:
+            raise  # of something else that the block did
         raise InputError(
             f"cannot write {path}: {error.strerror or error}", remedy="choose a writable folder with space"
         ) from error

@@ -114,7 +114,7 @@ def test_a_failing_write_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         checkpoint.save(path, {"a": torch.zeros(2)}, {"epoch": 2})
     tensors, state = checkpoint.load(path)
     assert state == {"epoch": 1}
