@@ -156,7 +156,7 @@ def _predict(args: argparse.Namespace) -> int:
                 sep="\n  ",
                 file=sys.stderr,
             )
-        state = model.new_state() if model.spec.state else None
+        state = model.new_state()
         for frame in source:
             boxes = None if detector is None else detector(frame.image).boxes
             found = model(frame.image, boxes=boxes, state=state)

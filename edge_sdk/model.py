@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edge_sdk.bundle import Bundle, GateResult
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import EdgeError, InputError
-from edge_sdk.handover import Serving, Successor, choose_serving
+from edge_sdk.handover import Successor, choose_serving
 from edge_sdk.image import Color, Image
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Result
@@ -121,15 +121,13 @@ class Model(Generic[R]):
         self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
         self._answerer = f"{self.info.target}-{self.info.precision}"
 
-    def new_state(self) -> State:
-        """What a recurrent network remembers of one stream or track: zeros, to be given to every call for it.
+    def new_state(self) -> State | None:
+        """What the network remembers of one stream or track, zeros at first, to be given to every call for it.
 
-        Raises:
-            InputError: the network remembers nothing.
+        Returns:
+            None for a network that remembers nothing, which is called without a state, or with this None.
         """
-        if not self.spec.state:
-            raise InputError(f"{self.info.name} remembers nothing between frames", remedy="leave state out")
-        return State(self.spec)
+        return State(self.spec) if self.spec.state else None
 
     def __call__(
         self,
@@ -253,6 +251,7 @@ def load(
     task = task_of(manifest.spec, confidence=confidence)
     proven = _prover(chosen.bundle, verify)
     session = proven(serving.now, mine, task)
+    answering = manifest.target if serving.now is own else serving.now.name
     try:
         successor = None
         if (later := serving.later) is not None:
@@ -260,7 +259,7 @@ def load(
             successor = Successor(
                 later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
             )
-        return Model(session, task, _info(chosen, serving, session), successor)
+        return Model(session, task, _info(chosen, answering, serving.notes, session), successor)
     except BaseException:
         session.close()
         raise
@@ -283,21 +282,21 @@ def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task
     return proven
 
 
-def _info(chosen: Selected, serving: Serving, session: Session) -> ModelInfo:
+def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Session) -> ModelInfo:
     manifest, pixels = chosen.bundle.manifest, chosen.bundle.manifest.spec.pixels
     return ModelInfo(
         name=manifest.spec.name,
         task=manifest.spec.task,
         labels=manifest.spec.labels,
         input_size=None if pixels is None else (pixels.shape[-2], pixels.shape[-3]),
-        target=serving.now.name,
+        target=answering,
         precision=manifest.recipe.precision,
         gate=manifest.gate,
         licence=manifest.spec.licence,
         sha256=chosen.bundle.sha256,
         chosen=chosen.reason,
         device=session.device,
-        notes=(*session.notes, *serving.notes),
+        notes=(*session.notes, *notes),
     )
 
 

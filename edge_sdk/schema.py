@@ -103,6 +103,10 @@ def _value_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         name = getattr(kind, "__name__", str(kind))
+        if hasattr(kind, "find_alternative") and typing.get_type_hints(kind)["kind"] is str:
+            # Of a union that is open, the alternatives that are installed here.
+            found = [kind.find_alternative(k) for k in kind.kinds()]
+            return {"oneOf": [_value_schema(a, definitions) for a in found]}
         if name not in definitions:
             definitions[name] = {}  # one that holds itself finds its name here
             definitions[name] = _object_schema(kind, definitions)
@@ -153,10 +157,8 @@ def _build(kind: Any, value: object, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         alternative = _alternative(kind, value, where) if hasattr(kind, "find_alternative") else kind
         return _build_dataclass(alternative, value, where)
-    if origin in (
-        types.UnionType,
-        typing.Union,
-    ):  # of something and None: other unions are dataclasses with kinds
+    # Of something and None: other unions are dataclasses with kinds.
+    if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
         return _build(next(a for a in arguments if a is not type(None)), value, where)

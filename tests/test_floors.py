@@ -1,4 +1,4 @@
-"""Imports go down only, which import-linter holds; this holds the same for names in strings: children and lazy imports."""
+"""Imports go down only, which import-linter holds; this holds it for names in strings: children and lazy imports."""
 
 import ast
 import re

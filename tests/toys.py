@@ -176,6 +176,31 @@ class FakeTarget(TargetBase):
         return session
 
 
+def inputs(seed: int = 0) -> dict[str, np.ndarray]:
+    """The toy's inputs by name: a picture."""
+    return {"pixels": picture(np.random.default_rng(seed))[0][None]}
+
+
+def answers(seed: int = 0) -> dict[str, np.ndarray]:
+    """What the toy answers to :func:`inputs`, in numpy."""
+    return engine(inputs(seed)["pixels"])
+
+
+def frames(count: int = 16) -> list[dict[str, np.ndarray]]:
+    """Pictures to calibrate on."""
+    return [inputs(seed) for seed in range(count)]
+
+
+def compile_by(target, model, recipe, calibration=None) -> Artifact:
+    """Calibrate if the recipe asks for it, on ``calibration`` or else on :func:`frames`, and compile."""
+    ranges = None
+    if recipe.calibrated:
+        ranges = target.calibrate(
+            model, recipe=recipe, frames=calibration or frames(recipe.calibration_items)
+        )
+    return target.compile(model, recipe=recipe, ranges=ranges)
+
+
 def artifact(spec=SPEC) -> Artifact:
     """What :class:`FakeTarget` compiles."""
     names = (tuple(t.name for t in tensors) for tensors in (spec.inputs, spec.outputs))

@@ -74,7 +74,7 @@ class ModelUnderTest:
 
     def __init__(self, model: Model[Any]) -> None:
         self.model = model
-        self._state = model.new_state() if model.spec.state else None
+        self._state = model.new_state()
 
     def __call__(self, item: Item) -> Any:
         """See :class:`SystemUnderTest`."""
@@ -100,7 +100,10 @@ class NullModel:
         self._memory = np.zeros(self.BYTES, np.uint8)
         self._nothing = Detections.empty().answered(StageTimes(), "null")
 
-    def __call__(self, image: Image, *, boxes: Boxes | None = None) -> Detections:
+    def new_state(self) -> None:
+        """Nothing is remembered."""
+
+    def __call__(self, image: Image, *, boxes: Boxes | None = None, state: State | None = None) -> Detections:
         """Touch the memory."""
         before = now_ns()
         np.add(self._memory, 1, out=self._memory)

@@ -13,7 +13,7 @@ from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.target import Artifact
 
-SHA256_ON_EVERY_PYTHON = "1798ab60eb1118392b78ad426cc46f6dd15693490ca49a9de0a89677a909b260"
+SHA256_ON_EVERY_PYTHON = "494af6cfe0811e0474c5a6161946db685f61aa3ba035325c3e07a378fafba361"
 
 
 def fixed():

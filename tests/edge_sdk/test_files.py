@@ -54,11 +54,15 @@ def test_many_writers_of_one_file_do_not_disturb_each_other(tmp_path):
 
 
 def test_a_folder_appears_only_when_it_is_whole(tmp_path):
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "set") as partial:
-        partial.mkdir()
-        (partial / "one").write_text("1")
-        assert not (tmp_path / "set").exists()
-        raise ZeroDivisionError
+    def interrupted():
+        with replacing(tmp_path / "set") as partial:
+            partial.mkdir()
+            (partial / "one").write_text("1")
+            assert not (tmp_path / "set").exists()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
     with replacing(tmp_path / "set") as partial:
         partial.mkdir()

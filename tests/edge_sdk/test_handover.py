@@ -11,6 +11,7 @@ import toys
 
 import edge_sdk as edge
 import edge_sdk.model
+import edge_sdk.selection
 from edge_sdk import target
 from edge_sdk.errors import ChecksumMismatch, InputError, LoadFailed
 from edge_sdk.handover import Successor
@@ -187,7 +188,7 @@ def test_an_unexpected_failure_in_the_thread_is_heard():
 
 
 def test_a_name_of_the_zoo_takes_the_first_preferred_engine(toy_zoo, toy_engine, monkeypatch):
-    monkeypatch.setattr(edge_sdk.model, "available_targets", lambda: ("onnxruntime", "openvino"))
+    monkeypatch.setattr(edge_sdk.selection, "available_targets", lambda: ("onnxruntime", "openvino"))
     for prefer, engine in (
         (("tensorrt", "onnxruntime", "openvino"), "onnxruntime"),
         (("openvino",), "openvino"),

@@ -152,7 +152,7 @@ def test_state_is_apart_from_what_is_given_and_answered():
     ids=str,
 )
 def test_a_state_that_does_not_pair_is_refused(fields):
-    with pytest.raises(ManifestInvalid, match="state|inputs|outputs"):
+    with pytest.raises(ManifestInvalid, match=r"state|inputs|outputs"):
         remembering(**fields)
 
 

@@ -8,8 +8,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 import edge_sdk as edge
-from edge_sdk import model as model_module
-from edge_sdk import zoo
+from edge_sdk import selection, zoo
 from edge_sdk.cli import main
 from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid, MissingDependency
 
@@ -19,7 +18,7 @@ def installed(monkeypatch):
     """Say which engines are here."""
 
     def say(*names):
-        monkeypatch.setattr(model_module, "available_targets", lambda: names)
+        monkeypatch.setattr(selection, "available_targets", lambda: names)
 
     say("onnxruntime", "openvino")
     return say
@@ -120,7 +119,7 @@ def test_the_command_lists_what_is_shipped(toy_zoo, on, capsys, monkeypatch):
 
 
 def test_the_verbs_take_a_name_of_the_zoo(toy_zoo, toy_engine, on, capsys, monkeypatch):
-    monkeypatch.setattr("edge_sdk.terminal.available_targets", lambda: ("onnxruntime",))
+    monkeypatch.setattr("edge_sdk.selection.available_targets", lambda: ("onnxruntime",))
     assert main(["inspect", "toy"]) == 0
     assert "onnxruntime int8" in capsys.readouterr().out
     assert main(["verify", "toy"]) == 0

@@ -48,18 +48,18 @@ def fake_tensorrt(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def tensorrt_on_the_processor(tmp_path_factory):
-    """The fakes, with engines built in this process: for a suite that loads often."""
+    """The fakes, with plans built in this process: for a suite that loads often."""
     pytest.importorskip("onnxruntime", reason="the fake TensorRT computes by it")
     pytest.importorskip("onnx", reason="the fake TensorRT parses by it")
-    from edge_targets import tensorrt_build
+    from edge_targets.tensorrt import builder
 
     with pytest.MonkeyPatch.context() as patch:
         fake = FakeTensorRt(patch, tmp_path_factory.mktemp("tensorrt"))
         trt = fake.version("10.3.0")
         patch.setattr(
-            tensorrt_build,
+            builder,
             "build",
-            lambda onnx, options, progress=None: tensorrt_build.compile_engine(trt, onnx, options, progress),
+            lambda onnx, options, progress=None: builder.compile_plan(trt, onnx, options, progress),
         )
         yield
     _forget()

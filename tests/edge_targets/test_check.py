@@ -11,30 +11,27 @@ pytest.importorskip("onnxruntime", reason="calibration runs by it")
 
 import onnx
 import toys
-from edge_targets.check import check
 from onnx import helper, numpy_helper
 
-from edge_quantize.build import golden_frame
 from edge_sdk import zoo
+from edge_sdk.bundle import GoldenCase
 from edge_sdk.cli import main
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.profile import read_profile
 from edge_sdk.spec import Gate, Recipe
-from edge_sdk.target import Artifact, FloatModel
+from edge_sdk.target import Artifact, SourceModel
 from edge_sdk.tasks import task_of
-from edge_targets import check as checking
-from edge_targets.tensorrt import BUILD, MODEL, TARGET
+from edge_targets.tensorrt import TARGET
+from edge_targets.tensorrt import check as checking
+from edge_targets.tensorrt.check import check
+from edge_targets.tensorrt.session import BUILD, MODEL
 
 FP16 = Recipe(name="fp16", precision="fp16", calibration_items=0, gate=Gate({"map50": 0.01}))
 ORIN = "jetson-orin-nano"
 
 
 def compiled(recipe, onnx_file, spec=toys.SPEC, frames=None):
-    if frames is None:
-        frames = [toys.picture(np.random.default_rng(seed))[0][None] for seed in range(8)]
-    return TARGET.compile(
-        FloatModel(spec, onnx_file), recipe=recipe, calibration=frames if recipe.calibrated else []
-    )
+    return toys.compile_by(TARGET, SourceModel(spec, onnx_file), recipe, frames or toys.frames(8))
 
 
 def bundle_of(artifact, recipe, **changes):
@@ -66,7 +63,7 @@ def edited(bundle, edit, **changes):
     model = onnx.load_from_string(bundle.artifact.files[MODEL])
     edit(model)
     files = {**bundle.artifact.files, MODEL: model.SerializeToString()}
-    artifact = Artifact(files, bundle.artifact.outputs, bundle.artifact.fingerprint)
+    artifact = Artifact(files, bundle.artifact.inputs, bundle.artifact.outputs, bundle.artifact.fingerprint)
     return bundle_of(artifact, bundle.manifest.recipe, **changes)
 
 
@@ -176,7 +173,9 @@ def test_each_kind_of_problem_is_found_with_its_node(which, edit, rule, at, requ
 
 def test_a_recipe_that_says_int8_of_a_float_graph_is_found(fp16, only_rules):
     files = {**fp16.artifact.files, BUILD: b'{"precision": "int8"}\n'}
-    report = check(bundle_of(Artifact(files, fp16.artifact.outputs), toys.INT8), read_profile(ORIN))
+    report = check(
+        bundle_of(Artifact(files, fp16.artifact.inputs, fp16.artifact.outputs), toys.INT8), read_profile(ORIN)
+    )
     assert ("precision", MODEL) in findings(report)
 
 
@@ -190,7 +189,12 @@ def test_an_operator_is_judged_by_version(fp16, only_rules, monkeypatch):
 
 def test_what_is_no_onnx_is_found_before_anything_else(fp16):
     report = check(
-        bundle_of(Artifact({MODEL: b"no", BUILD: b'{"precision": "fp16"}'}, fp16.artifact.outputs), FP16),
+        bundle_of(
+            Artifact(
+                {MODEL: b"no", BUILD: b'{"precision": "fp16"}'}, fp16.artifact.inputs, fp16.artifact.outputs
+            ),
+            FP16,
+        ),
         read_profile(ORIN),
     )
     assert findings(report) == {("onnx", MODEL)}
@@ -258,7 +262,7 @@ def test_the_compilers_refusal_fails_the_check(fp16, monkeypatch):
         asked.append(options)
         raise LoadFailed("tensorrt_rtx: the parser refused the network: Conv m_cls8", remedy="-")
 
-    monkeypatch.setattr(checking.tensorrt_build, "build", refuse)
+    monkeypatch.setattr(checking.builder, "build", refuse)
     step = checking._ahead_of_time(fp16.artifact.files[MODEL], "fp16")
     assert step.status == "failed"
     assert "m_cls8" in step.findings[0].problem
@@ -301,16 +305,16 @@ def test_every_jetson_bundle_of_the_zoo_passes(name, precision):
     """The networks are real, the calibration is drawn: what is checked is their form, not their accuracy."""
     spec, source = zoo.spec(name), float_source(name)
     task, rng = task_of(spec), np.random.default_rng(0)
+    # Smooth, as faces are, with noise.
+    base = np.add.outer(np.arange(96), np.arange(128)).astype(np.float64) / 220 * 255
     frames = []
     for _ in range(4):
-        noise = rng.integers(-40, 41, golden_frame().shape)
-        picture = np.clip(golden_frame().astype(int) + noise, 0, 255).astype(np.uint8)
-        frames.append(task.preprocess(picture)[0].copy())
+        noise = rng.integers(-40, 41, (96, 128, 3))
+        picture = np.clip(base[..., None] + noise, 0, 255).astype(np.uint8)
+        frames.append({name: array.copy() for name, array in task.preprocess(picture)[0].items()})
     recipe = FP16 if precision == "fp16" else toys.INT8
     artifact = compiled(recipe, source, spec, frames)
     outputs = {t.name: np.zeros(t.shape, np.float16) for t in spec.outputs}
-    bundle = bundle_of(
-        artifact, recipe, spec=spec, golden=(type(toys.bundle().golden()[0])(golden_frame(), outputs),)
-    )
+    bundle = bundle_of(artifact, recipe, spec=spec, golden=(GoldenCase(outputs, picture),))
     report = check(bundle, read_profile(ORIN))
     assert report.passed, findings(report)

@@ -7,27 +7,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_sdk.adapter import SessionBase, TargetBase, check_recipe, check_session_tensors, engine_options
 from edge_sdk.cli import main
 from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency, UnknownTarget
-from edge_sdk.target import CPU, Artifact, SessionBase, check_recipe, check_session_tensors
-from edge_targets import conformance, isolated
-from edge_targets import conformance_network as network
+from edge_sdk.target import CPU, Artifact
+from edge_sdk.tensors import check_tensors
+from edge_targets import conformance
+from edge_targets.conformance import suite
+from edge_targets.conformance.network import DETECTOR, compute
+from edge_targets.conformance.several_inputs import CLIP, PAIR
+
+NETWORKS = {n.spec.name: n for n in (DETECTOR, PAIR, CLIP)}
 
 pytest.importorskip("onnx", reason="host tool not installed")
 
 
-class Honest:
+class Honest(TargetBase):
     """A target in numpy that keeps every promise; subclasses break one each."""
 
     name = "honest"
     distribution = "honest"
     modules = ("honest_engine",)
 
-    def compile(self, model, *, recipe, calibration):
+    def compile(self, model, *, recipe, ranges=None):
         check_recipe(self.name, recipe, precisions=("fp32",))
-        return Artifact({"model": b"the network"}, tuple(t.name for t in model.spec.outputs))
+        names = (tuple(t.name for t in tensors) for tensors in (model.spec.inputs, model.spec.outputs))
+        return Artifact({"model": b"the network"}, *names)
 
     def load(self, artifact, spec, *, options):
+        engine_options(self, options)
         try:
             __import__("honest_engine")
         except ModuleNotFoundError:
@@ -38,8 +46,9 @@ class Honest:
             raise LoadFailed(f"{self.name}: no such device", remedy="ask for CPU")
         if artifact.files.get("model") != b"the network":
             raise LoadFailed(f"{self.name}: not the network", remedy="build it again")
+        own = NETWORKS[spec.name].spec
         check_session_tensors(
-            spec, "honest", {t.name: (t.shape, t.dtype) for t in (network.SPEC.input, *network.SPEC.outputs)}
+            spec, "honest", {t.name: (t.shape, t.dtype) for t in (*own.inputs, *own.outputs)}
         )
         return self.session(spec)
 
@@ -49,19 +58,23 @@ class Honest:
 
 class HonestSession(SessionBase):
     def __init__(self, spec):
-        self.input, self.outputs, self.closed = spec.input, spec.outputs, False
+        self.inputs, self.outputs, self.closed = spec.inputs, spec.outputs, False
+        self.network = NETWORKS[spec.name]
 
-    def infer(self, pixels):
+    def infer(self, inputs):
         try:
             if self.closed:
                 raise RuntimeError("closed")
-            self.input.check(pixels)
-            return self.answer(pixels)
+            check_tensors(self.inputs, inputs)
+            return self.answer(inputs)
         except (RuntimeError, InputError) as error:
             raise InferFailed("honest: it failed", remedy="load it again") from error
 
-    def answer(self, pixels):
-        return network.compute(pixels)
+    def answer(self, inputs):
+        return self.network.compute(inputs)
+
+    def vendor_call(self, inputs):
+        return lambda: self.answer(inputs)
 
     def close(self):
         self.closed = True
@@ -77,47 +90,81 @@ def lying_target(**methods):
     return type("LyingTarget", (Honest,), methods)()
 
 
-def first_answer(self, pixels):
+def first_answer(self, inputs):
     """The bug of engines that wrap a canvas once and never look again."""
     if not hasattr(self, "kept"):
-        self.kept = network.compute(pixels)
+        self.kept = self.network.compute(inputs)
     return self.kept
 
 
-SHARED = network.compute(network.pixels())
+SHARED = DETECTOR.compute(DETECTOR.inputs(0))
 
 
-def shared_answer(self, pixels):
-    for name, values in network.compute(pixels).items():
+def shared_answer(self, inputs):
+    for name, values in compute(inputs["pixels"]).items():
         SHARED[name][...] = values
     return SHARED
 
 
-def swapped(self, pixels):
-    return network.compute(pixels[..., [1, 0, 2]])
+def swapped(self, inputs):
+    return compute(inputs["pixels"][..., [1, 0, 2]])
 
 
-def noisy(self, pixels):
-    rng = np.random.default_rng()
-    return {n: v + rng.normal(0, 1e-6, v.shape).astype(v.dtype) for n, v in network.compute(pixels).items()}
+def noisy(self, inputs):
+    rng, found = np.random.default_rng(), self.network.compute(inputs)
+    return {n: v + rng.normal(0, 1e-6, v.shape).astype(v.dtype) for n, v in found.items()}
 
 
-def half(self, pixels):
-    return {n: v.astype(np.float16) for n, v in network.compute(pixels).items()}
+def half(self, inputs):
+    return {n: v.astype(np.float16) for n, v in self.network.compute(inputs).items()}
 
 
-def unchecked(self, pixels):
-    return network.compute(np.resize(pixels, (1, 64, 64, 3)))
+def unchecked(self, inputs):
+    return compute(np.resize(inputs["pixels"], (1, 64, 64, 3)))
 
 
-def writes(self, pixels):
-    pixels[...] = pixels  # fails on what is read-only
-    return network.compute(pixels)
+def writes(self, inputs):
+    inputs["pixels"][...] = inputs["pixels"]  # fails on what is read-only
+    return compute(inputs["pixels"])
+
+
+def by_place(self, inputs):
+    """The bug of engines that take inputs by their order."""
+    names = [t.name for t in self.inputs]
+    return self.network.compute(dict(zip(names, inputs.values(), strict=True)))
+
+
+def keeps_vectors(self, inputs):
+    """The bug of engines that copy a small input once."""
+    if not hasattr(self, "vector"):
+        self.vector = inputs["vector"].copy()
+    return self.network.compute({**inputs, "vector": self.vector})
+
+
+def remembers(self, inputs):
+    """The bug of engines that go on with the input of before."""
+    self.before = {**getattr(self, "before", {}), **inputs}
+    return self.network.compute(self.before)
+
+
+def without_state(self, inputs):
+    return self.network.compute({"clip": inputs["clip"], "state": np.zeros_like(inputs["state"])})
+
+
+def drifting(self, inputs):
+    found = self.network.compute(inputs)
+    return {**found, "next_state": found["next_state"] * np.float32(1.001)}
+
+
+def binds_for_good(self, inputs):
+    """The bug of a vendor's call whose arrays stay where ours were."""
+    self.answer = lambda _: self.network.compute(inputs)
+    return lambda: self.answer(inputs)
 
 
 class Random(Honest):
-    def compile(self, model, *, recipe, calibration):
-        made = super().compile(model, recipe=recipe, calibration=calibration)
+    def compile(self, model, *, recipe, ranges=None):
+        made = super().compile(model, recipe=recipe, ranges=ranges)
         return dataclasses.replace(made, fingerprint={"serial": str(id(made))})
 
 
@@ -138,6 +185,15 @@ LIES = {
         )
     ),
     "closing_twice_is_fine_and_inferring_afterwards_is_an_error": liar(close=lambda self: None),
+    "every_input_reaches_the_network_by_its_name": liar(infer=by_place),
+    "an_input_that_is_written_in_place_is_read_anew": liar(answer=keeps_vectors),
+    "an_input_that_is_missing_is_an_error_and_the_session_goes_on": liar(infer=remembers),
+    "a_clip_and_a_state_give_what_the_network_says": liar(answer=without_state),
+    "a_state_that_is_fed_back_drifts_no_more_than_the_precision_allows": liar(answer=drifting),
+    "the_vendors_own_call_answers_and_disturbs_no_other_frame": liar(vendor_call=binds_for_good),
+    "an_option_that_it_does_not_have_is_refused_by_name": lying_target(
+        load=lambda self, a, s, options: HonestSession(s)
+    ),
     "it_says_where_it_runs": liar(device=""),
     "a_device_that_does_not_exist_is_refused": lying_target(
         load=lambda self, a, s, options: HonestSession(s)
@@ -151,7 +207,7 @@ LIES = {
     ),
     "compiling_twice_gives_the_same_bytes": Random(),
     "a_recipe_that_it_cannot_follow_is_refused_by_name": lying_target(
-        compile=lambda self, model, *, recipe, calibration: Artifact({"model": b"the network"}, ())
+        compile=lambda self, model, *, recipe, ranges=None: Artifact({"model": b"the network"}, (), ())
     ),
     "a_missing_engine_is_named_with_the_command_that_installs_it": lying_target(
         load=lambda self, a, s, options: HonestSession(s)
@@ -232,7 +288,7 @@ def test_a_precision_that_the_target_does_not_make_is_not_counted(outside):
 
 
 def test_an_engine_that_is_not_here_is_not_examined(monkeypatch, capsys):
-    monkeypatch.setattr(conformance, "is_installed", lambda target: False)
+    monkeypatch.setattr(suite, "is_installed", lambda target: False)
     assert main(["conformance", "tensorrt"]) == 3
     assert "face-edge-sdk[tensorrt]" in capsys.readouterr().err
 
@@ -243,28 +299,3 @@ def test_wrong_names_are_wrong_use(capsys):
     assert main(["conformance", "rocket"]) == 2
     assert main(["conformance", "onnxruntime", "--precision", "int3"]) == 2
     assert "fp32, fp16" in capsys.readouterr().err
-
-
-# Processes of their own
-
-
-def run(code, timeout_s=30.0):
-    return isolated.run_python(("-c", code), timeout_s=timeout_s)
-
-
-def test_how_a_process_ended_is_told_in_words():
-    fine = run("print('one'); print('two')")
-    assert (fine.lines, fine.problem) == (("one", "two"), None)
-    ill = run("import os; print('one', flush=True); os.kill(os.getpid(), 4)")
-    assert (ill.lines, ill.problem, ill.signal) == (("one",), "died of SIGILL", "SIGILL")
-    wrong = run("raise ImportError('libGL.so.1')")
-    assert (wrong.problem, wrong.said) == ("ended with code 1", "ImportError: libGL.so.1")
-    half = run("import os; os.write(1, b'whole\\nhal'); os.kill(os.getpid(), 9)")
-    assert (half.lines, half.signal) == (("whole",), "SIGKILL")
-
-
-def test_a_process_that_hangs_is_stopped():
-    hung = run("import time; print('one', flush=True); time.sleep(60)", timeout_s=1.0)
-    assert hung.timed_out
-    assert hung.lines == ("one",)
-    assert "1 s" in hung.problem

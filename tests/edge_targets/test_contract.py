@@ -11,16 +11,9 @@ import toys
 
 from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
-from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import (
-    CompileFailed,
-    InputError,
-    LoadFailed,
-    MissingDependency,
-    UnsupportedRecipe,
-)
-from edge_sdk.model import snr_db
-from edge_sdk.target import TARGETS, Artifact, FloatModel, LoadOptions, find_target
+from edge_sdk.errors import InputError, MissingDependency, UnsupportedRecipe
+from edge_sdk.target import Artifact, LoadOptions, Ranges, SourceModel, find_target, target_names
+from edge_sdk.verify import snr_db
 from edge_targets import conformance
 
 NEEDS = {
@@ -30,8 +23,7 @@ NEEDS = {
 }
 
 
-def pixels(seed=0):
-    return toys.picture(np.random.default_rng(seed))[0][None]
+TARGETS = target_names()
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -61,6 +53,27 @@ def test_it_conforms(check, kit):
 
 
 @pytest.mark.parametrize("name", TARGETS)
+def test_an_option_that_an_engine_does_not_have_lists_those_that_it_has(name):
+    target = find_target(name)
+    with pytest.raises(InputError, match=f"target {name} has no option 'speed', 11 was asked for") as caught:
+        target.load(Artifact({}, (), ()), toys.SPEC, options=LoadOptions(engine={"speed": 11}))
+    have = [f.name for f in dataclasses.fields(target.options)]
+    assert all(option in caught.value.remedy for option in have or ["it has no options of its own"])
+
+
+def test_nothing_depends_on_the_order_in_which_engines_calibrate(target, toy_onnx, toy_tflite):
+    """What one model's calibration found is no other's."""
+    if needed := NEEDS.get((target.name, "int8")):
+        pytest.importorskip(needed, reason="host tool not installed")
+    model = SourceModel(toys.SPEC, toy_onnx, toy_tflite)
+    first, second = toys.frames(), [toys.inputs(seed) for seed in range(100, 116)]
+    alone = toys.compile_by(target, model, toys.INT8, second)
+    ranges = [target.calibrate(model, recipe=toys.INT8, frames=f) for f in (first, second)]
+    assert target.compile(model, recipe=toys.INT8, ranges=ranges[1]) == alone
+    assert target.compile(model, recipe=toys.INT8, ranges=ranges[0]) != alone
+
+
+@pytest.mark.parametrize("name", TARGETS)
 def test_a_missing_engine_is_named_with_our_own_extra(name, monkeypatch):
     target = find_target(name)
     real = builtins.__import__
@@ -72,42 +85,8 @@ def test_a_missing_engine_is_named_with_our_own_extra(name, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependency) as caught:
-        target.load(Artifact({}, ()), toys.SPEC, options=LoadOptions())
+        target.load(Artifact({}, (), ()), toys.SPEC, options=LoadOptions())
     assert f"face-edge-sdk[{target.distribution}]" in caught.value.remedy
-
-
-@pytest.fixture
-def openvino_artifact(toy_onnx, tmp_path):
-    openvino = pytest.importorskip("openvino", reason="engine of openvino is not installed")
-    openvino.save_model(openvino.Core().read_model(toy_onnx), tmp_path / "model.xml", compress_to_fp16=False)
-    files = {name: (tmp_path / name).read_bytes() for name in ("model.bin", "model.xml")}
-    return Artifact(files=files, outputs=tuple(t.name for t in toys.SPEC.outputs))
-
-
-def test_openvino_starts_again_from_what_it_compiled(openvino_artifact, tmp_path, monkeypatch):
-    import openvino
-
-    options = LoadOptions(threads=1, cache=EngineCache(tmp_path / "engines"))
-    with find_target("openvino").load(openvino_artifact, toys.SPEC, options=options) as session:
-        first = {name: value.copy() for name, value in session.infer(pixels()).items()}
-    # A second compilation would be an error now.
-    monkeypatch.setattr(openvino.Core, "compile_model", None)
-    with find_target("openvino").load(openvino_artifact, toys.SPEC, options=options) as session:
-        again = session.infer(pixels())
-        assert all((again[name] == first[name]).all() for name in first)
-    with pytest.raises(LoadFailed):
-        find_target("openvino").load(
-            openvino_artifact, toys.SPEC, options=LoadOptions(threads=2, cache=options.cache)
-        )
-
-
-def test_what_openvino_refuses_from_the_cache_is_compiled_again(openvino_artifact, tmp_path, monkeypatch):
-    cache = EngineCache(tmp_path / "engines")
-    monkeypatch.setattr(cache, "get", lambda facts: b"not an engine at all")
-    with find_target("openvino").load(
-        openvino_artifact, toys.SPEC, options=LoadOptions(threads=1, cache=cache)
-    ) as session:
-        assert set(session.infer(pixels())) == {t.name for t in toys.SPEC.outputs}
 
 
 FITTING = {
@@ -123,31 +102,29 @@ def test_a_recipe_that_fits_is_followed_and_the_network_still_computes_what_it_s
     target = find_target(name)
     for module in (*target.modules[:1], *([needed] if (needed := NEEDS.get((name, "int8"))) else [])):
         pytest.importorskip(module, reason="host tool not installed")
-    model = FloatModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
+    model = SourceModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
     if name == "tflite":
-        model = FloatModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
+        model = SourceModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
     asked = read_recipe(recipe)
-    calibration = [pixels(seed) for seed in range(16)] if asked.calibrated else []
-    made = target.compile(model, recipe=asked, calibration=calibration)
-    plain = target.compile(model, recipe=toys.FP32, calibration=())
+    made, plain = (toys.compile_by(target, model, r, toys.frames()) for r in (asked, toys.FP32))
     assert made.files != plain.files
     if not asked.calibrated:
         assert sum(map(len, made.files.values())) < 0.8 * sum(map(len, plain.files.values()))
     with target.load(made, toys.SPEC, options=LoadOptions(threads=1)) as session:
-        for output, expected in toys.engine(pixels(3)).items():
-            assert snr_db(expected, session.infer(pixels(3))[output]) > (45 if recipe == "fp16" else 15), (
-                output
-            )
+        found = session.infer(toys.inputs(3))
+        for output, expected in toys.answers(3).items():
+            assert snr_db(expected, found[output]) > (45 if recipe == "fp16" else 15), output
 
 
 def one_bright_picture():
     """A network, and calibration pictures of which number 5 makes it compute far more than the others."""
     weights = Path(__file__).parents[2] / "training/weights"
-    model = FloatModel(zoo.spec("fer-gmenet"), weights / "fer-gmenet.onnx", weights / "fer-gmenet.tflite")
+    model = SourceModel(zoo.spec("fer-gmenet"), weights / "fer-gmenet.onnx", weights / "fer-gmenet.tflite")
     rng = np.random.default_rng(0)
     noise = rng.integers(-8, 8, (16, 1, 6, 6, 1)).astype(float)
     noise[5] *= 15
-    return model, list((128 + np.tile(noise.repeat(8, 2).repeat(8, 3), (1, 1, 1, 1, 3))).astype(np.uint8))
+    pictures = (128 + np.tile(noise.repeat(8, 2).repeat(8, 3), (1, 1, 1, 1, 3))).astype(np.uint8)
+    return model, [{"pixels": picture} for picture in pictures]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +139,7 @@ def test_another_method_finds_other_ranges(name, recipe):
     model, pictures = one_bright_picture()
     asked = read_recipe(recipe)
     whole = dataclasses.replace(asked, method="minmax")
-    made, plain = (target.compile(model, recipe=r, calibration=pictures) for r in (asked, whole))
+    made, plain = (toys.compile_by(target, model, r, pictures) for r in (asked, whole))
     assert made.files != plain.files
 
 
@@ -176,8 +153,7 @@ def test_ranges_hold_what_one_calibration_picture_alone_reaches(name):
     model, pictures = one_bright_picture()
     answers = []
     for recipe in (toys.FP32, read_recipe("int8")):
-        calibration = pictures if recipe.calibrated else []
-        made = target.compile(model, recipe=recipe, calibration=calibration)
+        made = toys.compile_by(target, model, recipe, pictures)
         with target.load(made, model.spec, options=LoadOptions(threads=1)) as session:
             answers.append(session.infer(pictures[5])["logits"].copy())
     assert snr_db(*answers) > 20
@@ -189,28 +165,42 @@ def test_ranges_hold_what_one_calibration_picture_alone_reaches(name):
 )
 def test_a_recipe_that_it_cannot_follow_is_refused_by_name(name, changes, tmp_path):
     recipe = dataclasses.replace(toys.INT8, name="odd", **changes)
-    with pytest.raises(UnsupportedRecipe, match=rf"{name} .* recipe odd: {next(iter(changes))} is"):
-        find_target(name).compile(
-            FloatModel(toys.SPEC, tmp_path / "never read.onnx"), recipe=recipe, calibration=()
+    target, model = find_target(name), SourceModel(toys.SPEC, tmp_path / "never read.onnx")
+    refused = rf"{name} .* recipe odd: {next(iter(changes))} is"
+    with pytest.raises(UnsupportedRecipe, match=refused):
+        target.compile(model, recipe=recipe)
+    with pytest.raises(UnsupportedRecipe, match=refused):
+        target.calibrate(model, recipe=recipe, frames=())
+
+
+@pytest.mark.parametrize("ranges", [None, Ranges("another", {})])
+def test_ranges_that_it_did_not_make_are_refused(target, ranges, toy_onnx, toy_tflite):
+    model = SourceModel(toys.SPEC, toy_onnx, toy_tflite)
+    with pytest.raises(InputError, match=f"target {target.name} needs the ranges that it calibrated"):
+        target.compile(model, recipe=toys.INT8, ranges=ranges)
+
+
+def test_one_calibration_serves_every_choice_of_what_stays_in_float(target, toy_onnx, toy_tflite):
+    if needed := NEEDS.get((target.name, "int8")):
+        pytest.importorskip(needed, reason="host tool not installed")
+    model = SourceModel(toys.SPEC, toy_onnx, toy_tflite)
+    mixed = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed", keep_float=("m_box8",))
+    ranges = target.calibrate(model, recipe=toys.INT8, frames=toys.frames())
+    for recipe in (mixed, toys.INT8, mixed):
+        assert target.compile(model, recipe=recipe, ranges=ranges) == toys.compile_by(
+            target, model, recipe, toys.frames()
         )
-
-
-def test_a_float_tflite_of_another_network_is_refused_by_output(toy_tflite, toy_onnx):
-    pytest.importorskip("ai_edge_litert", reason="engine of tflite is not installed")
-    model = FloatModel(toys.CLASSIFIER, toy_onnx, toy_tflite)
-    with pytest.raises(CompileFailed, match=r"6 outputs, output_0.*wants 1, there 'logits'"):
-        find_target("tflite").compile(model, recipe=toys.FP32, calibration=())
 
 
 def compiled(target, request, **changes):
     """The toy in mixed precision."""
     if needed := NEEDS.get((target.name, "int8")):
         pytest.importorskip(needed, reason="host tool not installed")
-    model = FloatModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
+    model = SourceModel(toys.SPEC, request.getfixturevalue("toy_onnx"))
     if target.name == "tflite":
-        model = FloatModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
+        model = SourceModel(toys.SPEC, model.onnx, request.getfixturevalue("toy_tflite"))
     recipe = dataclasses.replace(toys.INT8, name="int8-mixed", precision="int8-mixed", **changes)
-    return target.compile(model, recipe=recipe, calibration=[pixels(seed) for seed in range(16)])
+    return toys.compile_by(target, model, recipe)
 
 
 def test_what_a_recipe_keeps_in_float_is_computed_in_float(target, request):
@@ -220,8 +210,8 @@ def test_what_a_recipe_keeps_in_float_is_computed_in_float(target, request):
         artifact = compiled(target, request, keep_float=keep)
         size[keep] = sum(map(len, artifact.files.values()))
         with target.load(artifact, toys.SPEC, options=LoadOptions(threads=1)) as session:
-            found = session.infer(pixels(3))
-            quality[keep] = {n: snr_db(v, found[n]) for n, v in toys.engine(pixels(3)).items()}
+            found = session.infer(toys.inputs(3))
+            quality[keep] = {n: snr_db(v, found[n]) for n, v in toys.answers(3).items()}
     assert min(quality[everything].values()) > 90
     # The pixels go in as they are, so that nothing is lost where the weights stay.
     assert all(quality[some][name] > 100 > quality[()][name] for name in ("box8", "cls16"))

@@ -173,6 +173,18 @@ def test_a_profile_of_another_architecture_cannot_run(tmp_path, engines, monkeyp
     assert "aarch64" in found.findings[0].what
 
 
+def test_the_options_of_each_engine_are_shown_with_type_and_default(engines, capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "option hint: 'latency' or 'throughput', 'latency' unless asked for" in shown
+    assert "option streams: int or None, None unless asked for" in shown
+    assert "option spinning: bool, False unless asked for" in shown
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["options"]
+    assert told["tflite"] == []
+    assert {"name": "cuda_graph", "type": "bool", "default": "False"} in told["tensorrt"]
+
+
 @pytest.mark.parametrize(
     ("files", "profile"),
     [

@@ -5,7 +5,6 @@ import gc
 import importlib
 import importlib.util
 import inspect
-import json
 import signal
 import sys
 import types
@@ -20,14 +19,23 @@ pytest.importorskip("onnxruntime", reason="the fake TensorRT computes by it")
 import onnx
 import toys
 
-from edge_quantize import qdq
+from edge_sdk.child import run_python
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency, UnsupportedRecipe
-from edge_sdk.model import snr_db
+from edge_sdk.errors import (
+    CompileFailed,
+    InferFailed,
+    InputError,
+    LoadFailed,
+    MissingDependency,
+    UnsupportedRecipe,
+)
 from edge_sdk.spec import Gate, Recipe
-from edge_sdk.target import FloatModel, LoadOptions, find_target
-from edge_targets import cuda_memory, tensorrt_build
+from edge_sdk.target import LoadOptions, SourceModel, find_target, stand_in_of
+from edge_sdk.tensors import check_tensors
+from edge_sdk.verify import snr_db
 from edge_targets import tensorrt as adapter
+from edge_targets.conformance.several_inputs import CLIP, PAIR
+from edge_targets.tensorrt import Options, builder, cuda_memory, linter, session
 
 VERSIONS = ("8.6.1", "10.0.1", "10.3.0", "10.13.3.9", "11.0.0.114", "11.4.0.106")
 NAMES = Path(__file__).parents[3] / "shared" / "checks" / "trt_api"
@@ -39,8 +47,8 @@ CLASSES = {
     "parser": "OnnxParser",
     "config": "IBuilderConfig",
     "runtime": "Runtime",
-    "engine": "ICudaEngine",
-    "self.engine": "IExecutionContext",
+    "plan": "ICudaEngine",
+    "self.handle": "IExecutionContext",
     "error": "ParserError",
     "get_tensor_dtype()": "DataType",
 }
@@ -53,18 +61,10 @@ RTX_ONLY = {
 """Of tensorrt_rtx, whose build asks for them."""
 
 
-def pixels(seed=0):
-    return toys.picture(np.random.default_rng(seed))[0][None]
-
-
 @pytest.fixture(scope="module")
 def artifacts(toy_onnx):
-    model = FloatModel(toys.SPEC, toy_onnx)
-    frames = [pixels(seed) for seed in range(16)]
-    return {
-        name: adapter.TARGET.compile(model, recipe=recipe, calibration=frames if name == "int8" else [])
-        for name, recipe in RECIPES.items()
-    }
+    model = SourceModel(toys.SPEC, toy_onnx)
+    return {name: toys.compile_by(adapter.TARGET, model, recipe) for name, recipe in RECIPES.items()}
 
 
 # The names.
@@ -133,7 +133,7 @@ LOOKED_UP = {
 
 def uses():
     found = set()
-    for module in (adapter, tensorrt_build):
+    for module in (session, builder):
         visitor = Uses()
         visitor.visit(ast.parse(inspect.getsource(module)))
         found |= visitor.found
@@ -194,13 +194,13 @@ def test_each_version_builds_and_runs_each_precision_by_its_own_flags(
 ):
     trt = fake_tensorrt.version(version)
     monkeypatch.setattr(
-        tensorrt_build,
+        builder,
         "build",
-        lambda onnx, options, progress: tensorrt_build.compile_engine(trt, onnx, options, progress),
+        lambda onnx, options, progress: builder.compile_plan(trt, onnx, options, progress),
     )
-    with adapter.TARGET.load(artifacts[precision], toys.SPEC, options=LoadOptions()) as session:
-        for name, expected in toys.engine(pixels()).items():
-            assert snr_db(expected, session.infer(pixels())[name]) > (20 if precision == "int8" else 45)
+    with adapter.TARGET.load(artifacts[precision], toys.SPEC, options=LoadOptions()) as loaded:
+        for name, expected in toys.answers().items():
+            assert snr_db(expected, loaded.infer(toys.inputs())[name]) > (20 if precision == "int8" else 45)
     (network,), (build,) = fake_tensorrt.calls("create_network"), fake_tensorrt.calls("build")
     old, eleven = version.startswith("8"), version.startswith("11")
     typed = eleven or (not old and precision != "int8")
@@ -216,13 +216,13 @@ def test_only_float32_leaves_an_engine_whatever_it_computes_in(artifacts):
     for artifact in artifacts.values():
         graph = onnx.load_from_string(artifact.files["model.onnx"]).graph
         assert {v.type.tensor_type.elem_type for v in graph.output} == {onnx.TensorProto.FLOAT}
-        assert qdq.lint(onnx.load_from_string(artifact.files["model.onnx"])) == []
+        assert linter.lint(onnx.load_from_string(artifact.files["model.onnx"])) == []
 
 
 def test_what_it_cannot_do_of_a_recipe_is_refused(toy_onnx):
     recipe = Recipe("u8", "int8", 16, Gate({"map50": 0.05}), symmetric=False)
     with pytest.raises(UnsupportedRecipe, match="symmetric"):
-        adapter.TARGET.compile(FloatModel(toys.SPEC, toy_onnx), recipe=recipe, calibration=[])
+        adapter.TARGET.compile(SourceModel(toys.SPEC, toy_onnx), recipe=recipe)
 
 
 def test_a_network_that_leaves_float16s_range_is_not_compiled(toy_onnx, tmp_path):
@@ -232,7 +232,7 @@ def test_a_network_that_leaves_float16s_range_is_not_compiled(toy_onnx, tmp_path
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(100, np.float32), "scale"))
     onnx.save(model, str(tmp_path / "large.onnx"))
     with pytest.raises(CompileFailed, match="float16 ends"):
-        adapter.TARGET.compile(FloatModel(toys.SPEC, tmp_path / "large.onnx"), recipe=FP16, calibration=[])
+        adapter.TARGET.compile(SourceModel(toys.SPEC, tmp_path / "large.onnx"), recipe=FP16)
 
 
 # The session.
@@ -240,13 +240,15 @@ def test_a_network_that_leaves_float16s_range_is_not_compiled(toy_onnx, tmp_path
 
 def load(artifact, tmp_path=None, **options):
     cache = None if tmp_path is None else EngineCache(tmp_path / "engines")
-    return adapter.TARGET.load(artifact, toys.SPEC, options=LoadOptions(cache=cache, **options))
+    progress = options.pop("progress", None)
+    given = LoadOptions(cache=cache, engine=options, progress=progress)
+    return adapter.TARGET.load(artifact, toys.SPEC, options=given)
 
 
 def test_a_child_builds_and_tells_how_far_it_is(artifacts, fake_tensorrt):
     seen = []
-    with load(artifacts["fp16"], progress=lambda *step: seen.append(step)) as session:
-        assert session.built
+    with load(artifacts["fp16"], progress=lambda *step: seen.append(step)) as loaded:
+        assert loaded.built
     assert seen[0] == ("Building engine", 0, 2)
     assert seen[-1] == ("Building engine", 2, 2)
     assert {phase for phase, _, _ in seen} == {"Building engine"}
@@ -261,12 +263,12 @@ def test_a_version_without_a_monitor_builds_in_silence(artifacts, fake_tensorrt)
 
 def test_closing_gives_everything_back_and_leaves_answers_readable(artifacts, fake_tensorrt, in_process):
     for graph in (False, True):
-        session = load(artifacts["fp16"], cuda_graph=graph)
-        held = session.infer(pixels())["cls8"]
+        loaded = load(artifacts["fp16"], cuda_graph=graph)
+        held = loaded.infer(toys.inputs())["cls8"]
         before = held.copy()
-        session.close()
+        loaded.close()
         assert np.array_equal(held, before)
-        del session, held
+        del loaded, held
         gc.collect()
         assert fake_tensorrt.cuda.live == {}
 
@@ -277,9 +279,9 @@ def test_a_graph_is_captured_after_a_first_run_and_answers_the_same(artifacts, f
         begin = calls.index("cudaStreamBeginCapture")
         assert "cudaStreamSynchronize" in calls[:begin]
         for seed in range(3):
-            expected = {n: v.copy() for n, v in plain.infer(pixels(seed)).items()}
+            expected = {n: v.copy() for n, v in plain.infer(toys.inputs(seed)).items()}
             del calls[:]
-            found = captured.infer(pixels(seed))
+            found = captured.infer(toys.inputs(seed))
             assert calls == ["cudaGraphLaunch", "cudaStreamSynchronize"]
             assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
@@ -298,22 +300,22 @@ def test_a_device_without_memory_is_an_error_that_leaks_nothing(call, artifacts,
 
 
 def test_a_failing_gpu_is_an_infer_error_with_its_reason(artifacts, fake_tensorrt, in_process, monkeypatch):
-    with load(artifacts["fp16"]) as session:
+    with load(artifacts["fp16"]) as loaded:
         monkeypatch.setenv("FAKE_TENSORRT_FAIL", "1")
         with pytest.raises(InferFailed, match="illegal memory access"):
-            session.infer(pixels())
+            loaded.infer(toys.inputs())
         monkeypatch.delenv("FAKE_TENSORRT_FAIL")
         fake_tensorrt.cuda.failing["cudaStreamSynchronize"] = 719
         with pytest.raises(InferFailed, match="cudaErrorLaunchFailure"):
-            session.infer(pixels())
+            loaded.infer(toys.inputs())
         fake_tensorrt.cuda.failing.clear()
 
 
 def test_pixels_are_neither_broadcast_nor_cast(artifacts, fake_tensorrt, in_process):
-    with load(artifacts["fp16"]) as session:
+    with load(artifacts["fp16"]) as loaded:
         for wrong in (np.zeros((1, 1, 1, 3), np.uint8), np.zeros((1, 64, 64, 3), bool)):
             with pytest.raises(InferFailed):
-                session.infer(wrong)
+                loaded.infer({"pixels": wrong})
 
 
 # The child.
@@ -323,13 +325,13 @@ def test_pixels_are_neither_broadcast_nor_cast(artifacts, fake_tensorrt, in_proc
 def in_process(fake_tensorrt, monkeypatch):
     trt = importlib.import_module("tensorrt")
     monkeypatch.setattr(
-        tensorrt_build,
+        builder,
         "build",
-        lambda onnx, options, progress: tensorrt_build.compile_engine(trt, onnx, options, progress),
+        lambda onnx, options, progress: builder.compile_plan(trt, onnx, options, progress),
     )
 
 
-OPTIONS = tensorrt_build.BuildOptions("fp16", 64 * 2**20)
+OPTIONS = builder.BuildOptions("fp16", 64 * 2**20)
 
 
 @pytest.mark.parametrize(
@@ -346,35 +348,35 @@ def test_a_killed_build_is_an_error_with_a_remedy(death, said, to_do, artifacts,
 def test_a_build_that_never_ends_is_ended(artifacts, fake_tensorrt, monkeypatch):
     monkeypatch.setenv("FAKE_TENSORRT_DEATH", "0")
     with pytest.raises(LoadFailed, match="did not end within"):
-        tensorrt_build.build(artifacts["fp16"].files["model.onnx"], OPTIONS, timeout_s=2)
+        builder.build(artifacts["fp16"].files["model.onnx"], OPTIONS, timeout_s=2)
 
 
 def test_a_child_without_the_engine_says_so(artifacts):
     if importlib.util.find_spec("tensorrt_rtx"):
         pytest.skip("tensorrt_rtx is installed here")
-    options = tensorrt_build.BuildOptions("fp16", 64 * 2**20, "tensorrt_rtx")
+    options = builder.BuildOptions("fp16", 64 * 2**20, "tensorrt_rtx")
     with pytest.raises(LoadFailed, match="No module named 'tensorrt_rtx'"):
-        tensorrt_build.build(artifacts["fp16"].files["model.onnx"], options)
+        builder.build(artifacts["fp16"].files["model.onnx"], options)
 
 
 def test_the_parsers_error_names_the_node(toy_onnx, fake_tensorrt):
     with pytest.raises(LoadFailed, match=r"Transpose.*UInt8") as caught:
-        tensorrt_build.build(toy_onnx.read_bytes(), OPTIONS)
+        builder.build(toy_onnx.read_bytes(), OPTIONS)
     assert "edge-sdk check" in caught.value.remedy
 
 
 def test_the_builders_error_is_the_engines_own(artifacts, fake_tensorrt):
     fake_tensorrt.version("10.13.3.9")
-    options = tensorrt_build.BuildOptions("fp32", 64 * 2**20)
+    options = builder.BuildOptions("fp32", 64 * 2**20)
     trt = importlib.import_module("tensorrt")
     del trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     with pytest.raises(RuntimeError, match="half precision without the FP16 flag"):
-        tensorrt_build.compile_engine(trt, artifacts["fp16"].files["model.onnx"], options)
+        builder.compile_plan(trt, artifacts["fp16"].files["model.onnx"], options)
 
 
 @pytest.mark.parametrize(("free", "limit"), [(0, 64), (200, 100), (3000, 1500), (64_000, 2048)])
 def test_the_workspace_is_half_of_what_is_free_within_bounds(free, limit):
-    assert tensorrt_build.workspace_limit(free * 2**20) == limit * 2**20
+    assert builder.workspace_limit(free * 2**20) == limit * 2**20
 
 
 def test_a_workspace_that_was_asked_for_is_taken(artifacts, fake_tensorrt, in_process):
@@ -387,15 +389,15 @@ def test_a_workspace_that_was_asked_for_is_taken(artifacts, fake_tensorrt, in_pr
 
 def test_the_second_start_builds_nothing(artifacts, fake_tensorrt, in_process, tmp_path):
     for built in (True, False):
-        with load(artifacts["fp16"], tmp_path) as session:
-            assert (session.built, session.cached) == (built, True)
-            assert snr_db(toys.engine(pixels())["cls8"], session.infer(pixels())["cls8"]) > 45
+        with load(artifacts["fp16"], tmp_path) as loaded:
+            assert (loaded.built, loaded.cached) == (built, True)
+            assert snr_db(toys.answers()["cls8"], loaded.infer(toys.inputs())["cls8"]) > 45
     assert len(fake_tensorrt.calls("build")) == 1
 
 
 def test_it_knows_whether_a_load_will_build(artifacts, fake_tensorrt, in_process, tmp_path):
     def at_once(**options):
-        given = LoadOptions(cache=EngineCache(tmp_path / "engines"), **options)
+        given = LoadOptions(cache=EngineCache(tmp_path / "engines"), engine=options)
         return adapter.TARGET.starts_at_once(artifacts["fp16"], toys.SPEC, options=given)
 
     assert not at_once()
@@ -414,10 +416,10 @@ def test_a_damaged_engine_is_built_again_and_never_loaded(
     load(artifacts["fp16"], tmp_path).close()
     (path,) = (tmp_path / "engines").glob("*.engine")
     path.write_bytes(damage(path.read_bytes()))
-    with load(artifacts["fp16"], tmp_path) as session:
-        assert session.built
-    with load(artifacts["fp16"], tmp_path) as session:
-        assert not session.built
+    with load(artifacts["fp16"], tmp_path) as loaded:
+        assert loaded.built
+    with load(artifacts["fp16"], tmp_path) as loaded:
+        assert not loaded.built
 
 
 def test_an_engine_that_the_runtime_refuses_is_built_again(
@@ -425,8 +427,8 @@ def test_an_engine_that_the_runtime_refuses_is_built_again(
 ):
     load(artifacts["fp16"], tmp_path).close()
     monkeypatch.setattr(EngineCache, "get", lambda self, facts: b"fake plan 9.9.9\n")
-    with load(artifacts["fp16"], tmp_path) as session:
-        assert session.built
+    with load(artifacts["fp16"], tmp_path) as loaded:
+        assert loaded.built
 
 
 def test_a_full_disk_works_uncached(artifacts, fake_tensorrt, in_process, tmp_path, monkeypatch):
@@ -435,14 +437,14 @@ def test_a_full_disk_works_uncached(artifacts, fake_tensorrt, in_process, tmp_pa
 
     monkeypatch.setattr("os.fsync", full)
     for _ in range(2):
-        with load(artifacts["fp16"], tmp_path) as session:
-            assert (session.built, session.cached) == (True, False)
+        with load(artifacts["fp16"], tmp_path) as loaded:
+            assert (loaded.built, loaded.cached) == (True, False)
 
 
 def test_everything_that_an_engine_depends_on_is_in_its_key(artifacts, fake_tensorrt, monkeypatch):
     trt, cuda = fake_tensorrt.version("10.3.0"), cuda_memory.find_cuda()
-    arguments = [trt, cuda, b"onnx", "fp16", toys.SPEC, LoadOptions()]
-    facts = adapter.engine_facts(*arguments)
+    arguments = [trt, cuda, b"onnx", "fp16", toys.SPEC, Options()]
+    facts = session.plan_facts(*arguments)
     assert set(facts) == {
         "onnx", "tensorrt", "cuda", "driver", "gpu", "compute_capability", "l4t", "precision", "shapes", "options"
     }  # fmt: skip
@@ -452,15 +454,15 @@ def test_everything_that_an_engine_depends_on_is_in_its_key(artifacts, fake_tens
         (2, b"other"),
         (3, "int8"),
         (4, toys.CLASSIFIER),
-        (5, LoadOptions(workspace_bytes=1)),
+        (5, Options(workspace_bytes=1)),
     ]
     for place, value in others:
         changed = [*arguments]
         changed[place] = value
-        assert adapter.engine_facts(*changed) != facts
-    # What does not change the engine must not change its key.
-    quick = LoadOptions(threads=3, cuda_graph=True)
-    assert adapter.engine_facts(*arguments[:5], quick) == facts
+        assert session.plan_facts(*changed) != facts
+    # What does not change the plan must not change its key.
+    quick = Options(cuda_graph=True)
+    assert session.plan_facts(*arguments[:5], quick) == facts
 
 
 # The seam to CUDA.
@@ -526,10 +528,45 @@ def test_no_binding_is_named_with_the_command_that_installs_one(artifacts, fake_
     assert "face-edge-sdk[tensorrt]" in caught.value.remedy
 
 
-def test_it_is_listed_and_stands_in_nowhere_unasked():
-    from edge_sdk.target import stand_in
-
+def test_it_stands_in_nowhere_unasked():
     target = find_target("tensorrt")
-    assert stand_in(target).name == "onnxruntime"
-    assert json.loads(json.dumps(target.modules)) == ["tensorrt"]
-    assert stand_in(find_target("openvino")) is None
+    assert stand_in_of(target).name == "onnxruntime"
+    assert stand_in_of(find_target("openvino")) is None
+
+
+def test_a_workspace_of_nothing_is_refused():
+    with pytest.raises(InputError, match="workspace_bytes must be at least 1"):
+        Options(workspace_bytes=0)
+
+
+@pytest.mark.parametrize("network", [PAIR, CLIP], ids=lambda n: n.spec.name)
+def test_every_input_has_page_locked_memory_of_its_own(network, fake_tensorrt, in_process, tmp_path):
+    model = SourceModel(network.spec, network.write_onnx(tmp_path / "network.onnx"))
+    built = toys.compile_by(adapter.TARGET, model, FP16)
+    for graph in (False, True):
+        options = LoadOptions(engine={"cuda_graph": graph})
+        with adapter.TARGET.load(built, network.spec, options=options) as loaded:
+            for seed in range(3):
+                inputs = network.inputs(seed)
+                found = loaded.infer(inputs)
+                for name, right in network.compute(inputs).items():
+                    assert snr_db(right, found[name]) > 40
+            with pytest.raises(InferFailed, match=network.spec.inputs[1].name):
+                loaded.infer({network.spec.inputs[0].name: inputs[network.spec.inputs[0].name]})
+
+
+def test_probes_look_at_every_input():
+    from edge_targets.tensorrt.compile import probes
+
+    for spec in (toys.SPEC, PAIR.spec, CLIP.spec):
+        for inputs in probes(spec):
+            check_tensors(spec.inputs, inputs)
+
+
+def test_a_device_needs_neither_onnx_nor_the_host(artifacts, fake_tensorrt, in_process):
+    host = [m for m in sys.modules if m.split(".")[0] in ("onnx", "edge_quantize")]
+    source = "import sys; sys.modules.update(dict.fromkeys(('onnx', 'edge_quantize')))\n"
+    source += "import edge_targets.tensorrt.session"
+    ended = run_python(("-c", source), timeout_s=60)
+    assert host  # the test itself has them
+    assert ended.problem is None, ended.said

@@ -66,8 +66,8 @@ class Placement(Quantizer):  # type: ignore[misc]  # untyped base
     tensor and one per output channel of a weight.
 
     Every operator that computes reads 8 bits, except activation functions, which fuse with the operator before them.
-    Biases and outputs of the network stay float (``edge_targets.tensorrt.linter.RULES``). TensorRT would do with fewer pairs;
-    onnxruntime computes an operator in 8 bits only if its output is quantized too.
+    Biases and outputs of the network stay float (``edge_targets.tensorrt.linter.RULES``). TensorRT would do with fewer
+    pairs; onnxruntime computes an operator in 8 bits only if its output is quantized too.
     """
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:

@@ -15,7 +15,8 @@ from edge_sdk.host_info import board
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.tensorrt import Options, builder
+from edge_targets.tensorrt import Options
+from edge_targets.tensorrt import builder as plan_builder
 from edge_targets.tensorrt.cuda_memory import Cuda, CudaError, find_cuda
 
 MODEL, BUILD = "model.onnx", "build.json"
@@ -69,7 +70,7 @@ class TensorRtSession(SessionBase):
         # Page-locked arrays on the host's side, by tensor.
         self._entries: tuple[tuple[str, Array], ...] = ()
         self._views: dict[str, Array] = {}
-        self._log = builder.make_log(trt)
+        self._log = plan_builder.make_log(trt)
         with vendor_errors("tensorrt", LoadFailed, "the artifact was refused", "build the bundle again"):
             try:
                 self._plan, self.built, self.cached = _load_plan(
@@ -208,9 +209,9 @@ def _load_plan(
     machine = board().value
     # A Jetson's GPU works in the system's memory, of which CUDA does not count what caches would give back.
     free = _available_bytes() if machine is not None and machine.l4t else cuda.free_bytes()
-    serialized = builder.build(
+    serialized = plan_builder.build(
         onnx,
-        builder.BuildOptions(precision, own.workspace_bytes or builder.workspace_limit(free)),
+        plan_builder.BuildOptions(precision, own.workspace_bytes or plan_builder.workspace_limit(free)),
         progress=options.progress,
     )
     kept = options.cache.put(facts, serialized) if options.cache else False

@@ -109,8 +109,8 @@ def _orders(data: bytes, spec: ModelSpec) -> tuple[tuple[str, ...], tuple[str, .
     """
     interpreter = import_tflite().Interpreter(model_content=data)
     runner = interpreter.get_signature_runner(_SIGNATURE)
-    inputs = _by_index(runner.get_input_details(), "args", "inputs", spec.inputs)
     outputs = _by_index(runner.get_output_details(), "output", "outputs", spec.outputs)
+    inputs = _by_index(runner.get_input_details(), "args", "inputs", spec.inputs)
     return (
         tuple(inputs[int(d["index"])] for d in interpreter.get_input_details()),
         tuple(outputs[int(d["index"])] for d in interpreter.get_output_details()),

@@ -11,9 +11,13 @@ import onnxruntime
 import toys
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_quantize import qdq
 from edge_sdk.errors import CompileFailed
-from edge_sdk.model import snr_db
+from edge_sdk.target import SourceModel, find_target
+from edge_sdk.verify import snr_db
+from edge_targets.tensorrt import qdq_placement
+from edge_targets.tensorrt.float16 import check_float16_range, to_float16
+from edge_targets.tensorrt.linter import RULES, lint
+from edge_targets.tensorrt.prepare import prepare
 
 SIDE = 16
 
@@ -69,22 +73,22 @@ def residual(activation="silu"):
 @pytest.fixture(scope="module")
 def frames():
     rng = np.random.default_rng(1)
-    return [rng.integers(0, 256, (1, SIDE, SIDE, 3)).astype(np.uint8) for _ in range(8)]
+    return [{"pixels": rng.integers(0, 256, (1, SIDE, SIDE, 3)).astype(np.uint8)} for _ in range(8)]
 
 
 @pytest.fixture(scope="module")
 def prepared():
-    return qdq.prepare(residual())
+    return prepare(residual())
 
 
 @pytest.fixture(scope="module")
 def quantized(prepared, frames):
-    return qdq.quantize(prepared, qdq.ranges(prepared, frames))
+    return qdq_placement.quantize(prepared, qdq_placement.ranges(prepared, frames))
 
 
 def answer(model, frame):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"pixels": frame})[0]
+    return session.run(None, frame)[0]
 
 
 def nodes(model):
@@ -103,18 +107,18 @@ def test_pixels_are_cast_before_they_are_moved(prepared, frames):
     assert (first.op_type, list(first.input)) == ("Cast", ["pixels"])
     assert nodes(prepared)["transpose"].input[0] == first.output[0]
     assert np.array_equal(answer(prepared, frames[0]), answer(residual(), frames[0]))
-    assert [f.rule for f in qdq.lint(residual())] == ["pixels-cast"]
+    assert [f.rule for f in lint(residual())] == ["pixels-cast"]
 
 
 def test_nodes_without_a_name_get_one_each():
     model = edited(residual(), lambda m: [n.ClearField("name") for n in m.graph.node])
-    names = [n.name for n in qdq.prepare(model).graph.node]
+    names = [n.name for n in prepare(model).graph.node]
     assert all(names)
     assert len(set(names)) == len(names)
 
 
 def test_float16_is_typed_throughout_and_close(prepared, frames):
-    half = qdq.to_float16(prepared)
+    half = to_float16(prepared)
     assert {t.data_type for t in half.graph.initializer} == {TensorProto.FLOAT16}
     assert {v.type.tensor_type.elem_type for v in half.graph.value_info} == {TensorProto.FLOAT16}
     assert half.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
@@ -129,7 +133,7 @@ def test_the_factors_of_a_resize_stay_float32(prepared):
     resize = helper.make_node("Resize", ["sum", "", "factors"], ["large"], name="resize", mode="nearest")
     model.graph.node.insert(len(model.graph.node) - 3, resize)
     nodes(model)["pool"].input[0] = "large"
-    half = qdq.to_float16(model)
+    half = to_float16(model)
     assert {t.name: t.data_type for t in half.graph.initializer}["factors"] == TensorProto.FLOAT
 
 
@@ -138,21 +142,21 @@ def test_a_weight_beyond_float16_is_named(prepared):
         prepared, lambda m: m.graph.initializer[1].CopyFrom(constant("w1", np.full((8, 3, 3, 3), 1e6)))
     )
     with pytest.raises(CompileFailed, match="'w1'"):
-        qdq.to_float16(model)
+        to_float16(model)
 
 
 def test_an_activation_near_float16s_end_is_named_though_float32_computes_it(prepared, frames):
-    qdq.check_float16_range(prepared, frames)
+    check_float16_range(prepared, frames)
     model = edited(prepared, lambda m: m.graph.initializer[0].CopyFrom(constant("unit", 100)))
     with pytest.raises(CompileFailed, match="65504"):
-        qdq.check_float16_range(model, frames)
+        check_float16_range(model, frames)
 
 
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 def test_pairs_stand_where_tensorrt_wants_them(activation, frames):
-    prepared = qdq.prepare(residual(activation))
-    model = qdq.quantize(prepared, qdq.ranges(prepared, frames))
-    assert qdq.lint(model) == []
+    prepared = prepare(residual(activation))
+    model = qdq_placement.quantize(prepared, qdq_placement.ranges(prepared, frames))
+    assert lint(model) == []
     pairs = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     # The input of every weighted operator, both summands (each behind its activation), and the three weights.
     assert pairs == {"x", "a1", "a2", "flat", "w1", "w2", "w3"}
@@ -164,10 +168,10 @@ def test_pairs_stand_where_tensorrt_wants_them(activation, frames):
 def test_a_convolutions_own_output_is_added_unquantized(frames):
     model = edited(residual("relu"), lambda m: m.graph.node.remove(nodes(m)["act2"]))
     nodes(model)["residual"].input[1] = "c2"
-    prepared = qdq.prepare(model)
-    quantized = qdq.quantize(prepared, qdq.ranges(prepared, frames))
+    prepared = prepare(model)
+    quantized = qdq_placement.quantize(prepared, qdq_placement.ranges(prepared, frames))
     assert nodes(quantized)["residual"].input[:] == ["a1_dequantized", "c2"]
-    assert qdq.lint(quantized) == []
+    assert lint(quantized) == []
 
 
 def test_a_shortcut_from_a_convolution_is_added_in_int8_and_the_branch_in_its_kernel(frames):
@@ -178,11 +182,11 @@ def test_a_shortcut_from_a_convolution_is_added_in_int8_and_the_branch_in_its_ke
         m.graph.node.remove(nodes(m)["act2"])
         nodes(m)["conv1"].output[0], nodes(m)["conv2"].output[0] = "a1", "a2"
 
-    prepared = qdq.prepare(edited(residual("relu"), linear))
+    prepared = prepare(edited(residual("relu"), linear))
     for summands in (["a1", "a2"], ["a2", "a1"]):
         nodes(prepared)["residual"].input[:] = summands
-        model = qdq.quantize(prepared, qdq.ranges(prepared, frames))
-        assert qdq.lint(model) == []
+        model = qdq_placement.quantize(prepared, qdq_placement.ranges(prepared, frames))
+        assert lint(model) == []
         assert set(nodes(model)["residual"].input) == {"a1_dequantized", "a2"}
 
 
@@ -203,37 +207,20 @@ def test_the_int8_network_computes_what_the_float_one_does(prepared, quantized, 
 
 
 def test_what_a_recipe_keeps_in_float_has_no_pair(prepared, frames):
-    model = qdq.quantize(prepared, qdq.ranges(prepared, frames), keep_float=("conv2", "residual"))
+    model = qdq_placement.quantize(
+        prepared, qdq_placement.ranges(prepared, frames), keep_float=("conv2", "residual")
+    )
     by_name = nodes(model)
     assert by_name["conv2"].input[:] == ["a1", "w2", "b2"]
     assert by_name["residual"].input[:] == ["a1", "a2"]
     assert by_name["gemm"].input[1] == "w3_dequantized"
-    assert qdq.lint(model, keep_float=("conv2", "residual")) == []
+    assert lint(model, keep_float=("conv2", "residual")) == []
 
 
 def test_an_activation_that_is_always_zero_cannot_be_calibrated(prepared, frames):
-    nothing = qdq.ranges(prepared, [np.zeros_like(frames[0])])
+    nothing = qdq_placement.ranges(prepared, [{"pixels": np.zeros_like(frames[0]["pixels"])}])
     with pytest.raises(CompileFailed, match="always 0"):
-        qdq.quantize(prepared, nothing)
-
-
-def test_methods_clip_rare_values_and_minmax_does_not():
-    deviations = np.arange(qdq.BINS) / (qdq.BINS / 16)
-    counts = (1e6 * np.exp(-(deviations**2) / 2)).astype(np.int64)
-    counts[-1] = 1  # one value at 16 standard deviations
-    for clip in (qdq._percentile, qdq._least_squares, qdq._least_divergence):
-        assert 3 / 16 < clip(counts) < 8 / 16, clip
-    even = np.full(qdq.BINS, 100, np.int64)
-    assert [clip(even) for clip in (qdq._least_squares, qdq._least_divergence)] == pytest.approx(
-        [1, 1], abs=0.02
-    )
-
-
-@pytest.mark.parametrize("method", ["minmax", "mse", "percentile", "entropy"])
-def test_no_range_is_larger_than_what_was_seen(prepared, frames, method):
-    seen = qdq.amax(prepared, ["x", "a1"], frames, "minmax")
-    found = qdq.amax(prepared, ["x", "a1"], frames, method)
-    assert all(0 < found[name] <= seen[name] * 1.0001 for name in seen)
+        qdq_placement.quantize(prepared, nothing)
 
 
 def put(name, value):
@@ -305,22 +292,18 @@ def quantized_output(model):
     ],
 )
 def test_every_rule_names_the_node_that_breaks_it(quantized, rule, node, edit):
-    found = qdq.lint(edited(quantized, edit))
+    found = lint(edited(quantized, edit))
     assert (rule, node) in {(f.rule, f.node) for f in found}
-    assert all(f.rule in qdq.RULES and f.problem for f in found)
+    assert all(f.rule in RULES and f.problem for f in found)
 
 
 def test_no_rule_is_without_a_case():
     parametrized = test_every_rule_names_the_node_that_breaks_it.pytestmark[0].args[1]
-    assert {case[0] for case in parametrized} == set(qdq.RULES)
+    assert {case[0] for case in parametrized} == set(RULES)
 
 
 def test_what_onnxruntime_quantizes_for_itself_is_no_graph_for_tensorrt(toy_onnx):
-    from edge_sdk.target import FloatModel, find_target
-
-    frames = [toys.picture(np.random.default_rng(seed))[0][None] for seed in range(16)]
-    artifact = find_target("onnxruntime").compile(
-        FloatModel(toys.SPEC, toy_onnx), recipe=toys.INT8, calibration=frames
-    )
-    rules = {f.rule for f in qdq.lint(onnx.load_from_string(artifact.files["model.onnx"]))}
+    model = SourceModel(toys.SPEC, toy_onnx)
+    artifact = toys.compile_by(find_target("onnxruntime"), model, toys.INT8)
+    rules = {f.rule for f in lint(onnx.load_from_string(artifact.files["model.onnx"]))}
     assert {"qdq-int8", "qdq-bias"} <= rules
