@@ -118,7 +118,7 @@ class BrightnessEvaluator:
 
     def read_labelled(self, folder, labels):
         check_folder(folder)
-        values = dict(csv.reader((folder / "values.csv").open()))
+        values = dict(csv.reader((folder / "values.csv").read_text().splitlines()))
         whole = np.array([[0.0, 0, 1, 1]])
         paths = pictures_in(folder)
         return check_labelled([Valued(p, whole, np.array([0]), "", float(values[p.name])) for p in paths], folder)

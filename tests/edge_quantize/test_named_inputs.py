@@ -15,6 +15,7 @@ import edge_sdk as edge
 from edge_quantize import calibration, golden
 from edge_quantize.workbench import Workbench, float_session, source_model
 from edge_sdk import zoo
+from edge_sdk.image import write_image
 from edge_sdk.state import State
 from edge_sdk.target import find_target, infer, is_installed
 from edge_targets.conformance.several_inputs import CLIP, PAIR
@@ -97,8 +98,8 @@ class NumbersEvaluator:
         items = []
         for index, path in enumerate(pictures_in(folder)):
             left, size = index % 5 / 10, 0.4 + index % 3 / 10
-            box = np.array([[left, 0.1, left + size, 0.1 + size]])
-            items.append(LabelledPicture(path, box, np.array([index % len(labels)])))
+            box = np.array([[0, 0, 1, 1] if index % 4 == 0 else [left, 0.1, left + size, 0.1 + size]])
+            items.append(LabelledPicture(path, box, np.array([index // 3 % len(labels)])))
         return items
 
     def examine(self, session, task, items, progress=lambda done, total: None):
@@ -140,8 +141,12 @@ NETWORKS = {"pair": PAIR, "clip": CLIP}
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    toys.write_pictures(folder / "calibration", 48, 1, labelled=False)
-    toys.write_pictures(folder / "evaluation", 40, 2, labelled=False)
+    rng = np.random.default_rng(0)
+    for name, count in (("calibration", 48), ("evaluation", 40)):
+        (folder / name).mkdir()
+        for index in range(count):
+            image = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+            write_image(folder / name / f"{index:02d}.png", image)
     return folder
 
 
