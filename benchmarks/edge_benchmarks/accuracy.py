@@ -40,12 +40,13 @@ def measure(
         MissingDependency: the host's tools are not installed.
     """
     # They need packages that a device does not have.
-    from edge_quantize import data as labelled
-    from edge_quantize import gate
+    from edge_quantize.data import digest
+    from edge_quantize.gate import examine
+    from edge_quantize.metrics import evaluator_of
 
     with load(bundle, threads=threads, device=device) as model:
-        items = labelled.read_labelled(data, model.spec.labels)
-        found = gate.examine(model.session, model.task, items, progress)
-    digest = labelled.digest([item.path for item in items])
+        items = evaluator_of(model.spec.task).read_labelled(data, model.spec.labels)
+        found = examine(model.session, model.task, items, progress)
+    pictures = digest([item.path for item in items])
     metrics = {name: Figure(m.value, m.low, m.high) for name, m in found.metrics.items()}
-    return Accuracy("measured", digest.items, digest.sha256, metrics)
+    return Accuracy("measured", pictures.items, pictures.sha256, metrics)
