@@ -33,8 +33,8 @@ from edge_sdk.target import available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
-FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
-"""Modules of the floors above that add verbs of their own, by name as a target is found."""
+FLOORS = ("edge_targets.cli", "edge_benchmarks.cli", "edge_quantize.cli")
+"""Modules of the floors above that add verbs of their own, by name as a target is found; a device's come first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line: of all verbs, or of the device's own where ``words`` begin with one of them."""
+    """The parser of a command line: of all verbs, or of as few floors as know the one that is asked for."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON for a program to read")
     shared.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -98,10 +98,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
-    # The floors above take as long to import as all of this: a device that predicts does not wait for them.
-    if not words or words[0] not in verbs.choices:
-        for floor in FLOORS:
-            importlib.import_module(floor).register(verb)
+    # The floors above take as long to import as all of this: a device does not wait for what only a host does.
+    for floor in FLOORS:
+        if words and words[0] in verbs.choices:
+            break
+        importlib.import_module(floor).register(verb)
     return parser
 
 
