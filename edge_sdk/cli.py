@@ -80,7 +80,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     sub = verb("predict", _predict, "run a model on a picture, a folder of pictures or a video file")
     sub.add_argument("model", metavar="MODEL", help="zoo name or .edge file")
-    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
+    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file: one stream")
     sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     sub.add_argument("--conf", type=float, metavar="F", help="report faces from this score on")
     sub.add_argument(
@@ -157,9 +157,10 @@ def _predict(args: argparse.Namespace) -> int:
                 sep="\n  ",
                 file=sys.stderr,
             )
-        state = model.new_state()
+        # The frames of a source are one stream, to each network that remembers.
+        state, before = model.new_state(), None if detector is None else detector.new_state()
         for frame in source:
-            boxes = None if detector is None else detector(frame.image).boxes
+            boxes = None if detector is None else detector(frame.image, state=before).boxes
             found = model(frame.image, boxes=boxes, state=state)
             if args.json:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
