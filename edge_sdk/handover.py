@@ -17,8 +17,8 @@ class Serving:
 
     Attributes:
         now: target that loads at once.
-        later: target that takes over when it has built its engine; None if ``now`` stays.
-        notes: why it is so, for people.
+        later: target that takes over when it has loaded; None if ``now`` stays.
+        notes: sentences that say why, for ``ModelInfo.notes``.
     """
 
     now: Target
@@ -59,7 +59,7 @@ def choose_serving(
         return Serving(other, None, (f"{own.name} is not installed here: {other.name} answers",))
     if own.starts_at_once(artifact, spec, options=options):
         return Serving(own)
-    return Serving(other, own, (f"{own.name} builds its engine: {other.name} answers until then",))
+    return Serving(other, own, (f"{own.name} compiles the network: {other.name} answers until then",))
 
 
 class Successor:

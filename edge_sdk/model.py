@@ -211,7 +211,7 @@ def load(
         model: zoo name, or path of an ``.edge`` file.
         target: engine that must run it.
         prefer: engines that may run it, in this order, instead of one that must: ``("tensorrt", "onnxruntime")`` lets
-            onnxruntime answer from a bundle for TensorRT while this device builds the engine, or where there is none.
+            onnxruntime answer from a bundle for TensorRT while this device builds the plan, or where there is none.
             Every result says who answered; ``model.pending`` and ``model.wait()`` tell of the handover.
         precision: that its graph must have.
         threads: of the engine; None takes the number of cores, at most 4.

@@ -50,8 +50,8 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--recipe",
         metavar="NAME",
-        help="recipe, .toml file, or auto: the fastest here that passes (default: the first precision of the board's "
-        "profile; int8 for an engine)",
+        help="recipe, .toml file, or auto: the fastest here that passes (default: what the board's profile says; "
+        "int8 for an engine)",
     )
     sub.add_argument(
         "--waive", metavar="REASON", help="write the bundle even if its gate fails; shown at every load"

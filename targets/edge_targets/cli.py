@@ -28,9 +28,7 @@ def register(verb: Verb) -> None:
     sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
     sub.add_argument("--target", required=True, metavar="BOARD", help="profile, such as jetson-orin-nano")
 
-    sub = verb(
-        "install", _install, "build a bundle's engine on this device ahead of its first use, and prove it"
-    )
+    sub = verb("install", _install, "compile a bundle on this device ahead of its first use, and prove it")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
     sub = verb("conformance", _conformance, "run the contract suite on a target, one's own or ours")
@@ -117,14 +115,14 @@ def _install(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if cached is False:
         raise LoadFailed(
-            f"the engine was built and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
+            f"it was compiled and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
             remedy=f"make room there, or set {FOLDER_VARIABLE} to a folder of this user",
         )
     if args.json:
         found = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
         print_json({**found, "built": built, "cache": str(cache.folder)})
         return 0
-    how = {True: "engine built", False: "engine found in the cache", None: f"loaded by {target}"}[built]
+    how = {True: "compiled", False: "found in the cache", None: f"loaded by {target}"}[built]
     print(
         f"{path}: {how} and proven on {device} by its golden vectors in {seconds:.1f} s; cache: {cache.folder}"
     )
