@@ -74,7 +74,7 @@ class Model(Generic[R]):
 
     Args:
         session: of the engine; the model closes it.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         info: what was loaded.
         successor: of the session, which takes over between two frames once it is loaded.
     """

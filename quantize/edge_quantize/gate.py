@@ -42,8 +42,8 @@ def examine(
     """Run a session over labelled pictures and measure it, as the task's evaluator does.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: as the evaluator read them.
         progress: called after each picture.
     """
@@ -54,7 +54,7 @@ def outputs_of(session: Session, frames: Sequence[Tensors]) -> dict[str, Array]:
     """What a network answers to several frames.
 
     Args:
-        session: that computes.
+        session: the loaded network.
         frames: all inputs by name, state among them.
 
     Returns:

@@ -23,7 +23,7 @@ def golden_cases(session: Session, task: Task) -> tuple[GoldenCase, ...]:
 
     Args:
         session: of the network as it will be shipped.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
     """
     frame, spec = golden_frame(), task.spec
     made = {name: array.copy() for name, array in task.preprocess(frame)[0].items()}
