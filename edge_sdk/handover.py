@@ -13,7 +13,7 @@ from edge_sdk.target import Artifact, LoadOptions, Session, Target, is_installed
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Who answers.
+    """Which engine answers now, and which later.
 
     Attributes:
         now: target that loads at once.
@@ -29,7 +29,7 @@ class Serving:
 def choose_serving(
     own: Target, artifact: Artifact, spec: ModelSpec, prefer: tuple[str, ...], options: LoadOptions
 ) -> Serving:
-    """Who answers from a bundle.
+    """Choose the engine that answers from a bundle now, and the one that takes over from it.
 
     Args:
         own: the target that the bundle is for.

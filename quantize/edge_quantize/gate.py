@@ -243,12 +243,12 @@ def paired_bounds(
 
 
 def unseen(pictures: int, confidence: float) -> float:
-    """The share of all pictures of which, by ``confidence``, some would be among this many."""
+    """The largest share of all pictures that a sample of this size may miss altogether, at this confidence."""
     return float(1 - (1 - confidence) ** (1 / pictures))
 
 
 def fall(name: str, metric: GateMetric) -> tuple[float, float]:
-    """By how much a metric became worse, and by how much at most: an error rate does when it rises."""
+    """How far a metric got worse, and how far at most by its bounds; an error rate gets worse when it rises."""
     low, high = (
         (metric.low, metric.high) if metric.low is not None and metric.high is not None else (0.0, 0.0)
     )

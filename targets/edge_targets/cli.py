@@ -22,7 +22,9 @@ from edge_sdk.target import PACKAGE, LoadOptions
 def register(verb: Verb) -> None:
     """Add the verbs."""
     sub = verb("doctor", _doctor, "what this machine is, whether its engines work, and what to install")
-    sub.add_argument("--profile", metavar="NAME", help="board that this shall be, or its .toml file")
+    sub.add_argument(
+        "--profile", metavar="NAME", help="board that must be able to run here, or its .toml file"
+    )
 
     sub = verb("check", _check, "hold bundles for a Jetson against TensorRT's rules, without the board")
     sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
@@ -32,7 +34,7 @@ def register(verb: Verb) -> None:
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
     sub = verb("conformance", _conformance, "run the contract suite on a target, one's own or ours")
-    sub.add_argument("target", metavar="NAME", help="of the target: ours, or an entry point's")
+    sub.add_argument("target", metavar="NAME", help="target to examine: ours, or an entry point's")
     sub.add_argument(
         "--precision",
         action="append",
