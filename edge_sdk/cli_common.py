@@ -45,7 +45,7 @@ def engine_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--precision",
         metavar="P",
-        help="that its graph must have: fp32, fp16, int8, int8-wonly or int8-mixed",
+        help="precision that the bundle must have: fp32, fp16, int8, int8-wonly or int8-mixed",
     )
     sub.add_argument("--threads", type=int, metavar="N", help="of the engine (default: the cores, at most 4)")
     sub.add_argument(

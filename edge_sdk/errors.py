@@ -15,7 +15,7 @@
     ├── QuantizeError            making a smaller network went wrong (exit code 1)
     │   ├── CalibrationFailed    the calibration set cannot be used
     │   └── GateFailed           accuracy fell by more than the recipe allows; carries its report
-    └── SourceError              pictures do not come (exit code 3)
+    └── SourceError              a source gives no pictures (exit code 3)
         └── SourceUnavailable    the file, folder or video cannot be opened
 
 Every error says what was expected, what came, and what to do (``remedy``). "No face" is not an error: it is
@@ -123,7 +123,7 @@ class GateFailed(QuantizeError):
 
 
 class SourceError(EdgeError):
-    """Pictures do not come."""
+    """A source gives no pictures."""
 
     exit_code = 3
 

@@ -119,7 +119,7 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
     if found.ndim != 2 or found.shape[1] != 4:
         raise InputError(
             f"boxes must be (N, 4) numbers, got shape {np.shape(found)}",
-            remedy="give x1, y1, x2, y2 in pixels a face, such as a detector's .boxes",
+            remedy="give x1, y1, x2, y2 in pixels for each face, such as a detector's .boxes",
         )
     height, width = image.shape[:2]
     sides = found[:, 2:] - found[:, :2]

@@ -74,7 +74,7 @@ class Model(Generic[R]):
 
     Args:
         session: of the engine; the model closes it.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         info: what was loaded.
         successor: of the session, which takes over between two frames once it is loaded.
     """
@@ -219,7 +219,7 @@ def load(
         model: zoo name, or path of an ``.edge`` file.
         target: engine that must run it.
         prefer: engines that may run it, in this order, instead of one that must: ``("tensorrt", "onnxruntime")`` lets
-            onnxruntime answer from a bundle for TensorRT while this device builds the engine, or where there is none.
+            onnxruntime answer from a bundle for TensorRT while this device builds the plan, or where there is none.
             Every result says who answered; ``model.pending`` and ``model.wait()`` tell of the handover.
         precision: that its graph must have.
         threads: of the engine; None takes the number of cores, at most 4.

@@ -87,7 +87,7 @@ def answer_each(
 
     Args:
         task: makes the inputs.
-        session: that computes.
+        session: the loaded network.
         image: frame, checked.
         boxes: of the faces, checked; None stands for the whole picture.
         color: order of the frame's channels.

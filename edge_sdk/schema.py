@@ -198,7 +198,8 @@ def _alternative(base: Any, value: object, where: str) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     found = base.find_alternative(kind) if isinstance(kind, str) else None
     if found is None:
-        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, base.kinds())), kind)
+        remedy = "build it again, or install the package that brings this kind"
+        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, base.kinds())), kind, remedy)
     return found
 
 
@@ -221,7 +222,7 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
     return cls(**built)
 
 
-def _refuse(where: str, expected: str, value: object) -> typing.NoReturn:
+def _refuse(where: str, expected: str, value: object, remedy: str = "build it again") -> typing.NoReturn:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    raise ManifestInvalid(f"{where}: expected {expected}, got {shown}", remedy="build it again")
+    raise ManifestInvalid(f"{where}: expected {expected}, got {shown}", remedy=remedy)

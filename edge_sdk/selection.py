@@ -17,7 +17,7 @@ class Selected:
 
     Attributes:
         bundle: read and hashed.
-        reason: for people.
+        reason: why this one, a line for ``ModelInfo.chosen``.
     """
 
     bundle: Bundle

@@ -25,7 +25,7 @@ def check_golden(session: Session, task: Task, case: GoldenCase, min_snr_db: flo
 
     Args:
         session: under examination.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         case: inputs, and the answers to them.
         min_snr_db: signal-to-noise ratio in decibels that every output must reach.
     """

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.target import target_names
+
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "edge_sdk": 1,
@@ -90,3 +92,17 @@ def test_no_modules_import_each_other_in_a_circle_not_even_inside_functions(pack
     while free := {name for name, needs in ahead.items() if not needs}:
         ahead = {name: needs - free for name, needs in ahead.items() if name not in free}
     assert not ahead
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_engines_know_nothing_of_each_other(name):
+    others = {f"edge_targets.{other}" for other in target_names() if other != name}
+    for path in (ROOT / "targets" / "edge_targets" / name).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            else:
+                continue
+            assert not {n for n in imported if any(n == o or n.startswith(o + ".") for o in others)}, path

@@ -52,7 +52,7 @@ def register(verb: Verb) -> None:
         type=float,
         default=30.0,
         metavar="SEC",
-        help="of idling before, for net energy (default: 30)",
+        help="idle seconds before the run, for net energy (default: 30)",
     )
     sub.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
     sub.add_argument("--roofline", action="store_true", help="the engine's own peak too")
@@ -73,8 +73,8 @@ def register(verb: Verb) -> None:
     sub.add_argument("--workers", type=int, default=2, metavar="N", help="cells at once here (default: 2)")
 
     sub = verb("compare", _compare, "hold one benchmark against another; 1 if it is a regression")
-    sub.add_argument("base", type=Path, metavar="BASE.json")
-    sub.add_argument("other", type=Path, metavar="RUN.json")
+    sub.add_argument("base", type=Path, metavar="BASE.json", help="runs to compare with, from bench -o")
+    sub.add_argument("other", type=Path, metavar="RUN.json", help="runs that may have become worse")
     sub.add_argument(
         "--fail-if",
         action="append",

@@ -97,7 +97,7 @@ class PictureSource(_Closing):
         return self
 
     def __iter__(self) -> Iterator[Frame]:
-        """One frame a file; timestamps are the index, for pictures have no time."""
+        """One frame per file; timestamps are the index, for pictures have no time."""
         for index, path in enumerate(self.paths):
             yield Frame(read_image(path), float(index), index, path.name)
 

@@ -234,7 +234,7 @@ class DetectionTask:
         return np.concatenate(boxes), np.concatenate(logits)
 
     def postprocess(self, tensors: Tensors, transform: LetterboxTransform) -> Detections:
-        """Head maps to faces in frame pixels; one expression a face, so suppression ignores classes."""
+        """Head maps to faces in frame pixels; one expression per face, so suppression ignores classes."""
         boxes, logits, best = self.candidates(tensors, self.confidence)
         if not len(boxes):
             return Detections.empty(self.spec.labels)

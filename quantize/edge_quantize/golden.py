@@ -25,7 +25,7 @@ def golden_cases(session: Session, task: Task) -> tuple[GoldenCase, ...]:
 
     Args:
         session: of the network as it will be shipped.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
 
     Raises:
         CompileFailed: an output's values are too large or too small for the float16 that a case keeps them in.

@@ -72,7 +72,7 @@ class Workbench:
 
     Attributes:
         model: the float network.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         evaluator: of that task.
         items: the held-out pictures.
         evaluation: their digest.

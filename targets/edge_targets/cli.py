@@ -22,19 +22,19 @@ from edge_sdk.target import PACKAGE, LoadOptions
 def register(verb: Verb) -> None:
     """Add the verbs."""
     sub = verb("doctor", _doctor, "what this machine is, whether its engines work, and what to install")
-    sub.add_argument("--profile", metavar="NAME", help="board that this shall be, or its .toml file")
+    sub.add_argument(
+        "--profile", metavar="NAME", help="board that must be able to run here, or its .toml file"
+    )
 
     sub = verb("check", _check, "hold bundles for a Jetson against TensorRT's rules, without the board")
     sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
     sub.add_argument("--target", required=True, metavar="BOARD", help="profile, such as jetson-orin-nano")
 
-    sub = verb(
-        "install", _install, "build a bundle's engine on this device ahead of its first use, and prove it"
-    )
+    sub = verb("install", _install, "compile a bundle on this device ahead of its first use, and prove it")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
     sub = verb("conformance", _conformance, "run the contract suite on a target, one's own or ours")
-    sub.add_argument("target", metavar="NAME", help="of the target: ours, or an entry point's")
+    sub.add_argument("target", metavar="NAME", help="target to examine: ours, or an entry point's")
     sub.add_argument(
         "--precision",
         action="append",
@@ -117,14 +117,14 @@ def _install(args: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if cached is False:
         raise LoadFailed(
-            f"the engine was built and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
+            f"it was compiled and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
             remedy=f"make room there, or set {FOLDER_VARIABLE} to a folder of this user",
         )
     if args.json:
         found = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
         print_json({**found, "built": built, "cache": str(cache.folder)})
         return 0
-    how = {True: "engine built", False: "engine found in the cache", None: f"loaded by {target}"}[built]
+    how = {True: "compiled", False: "found in the cache", None: f"loaded by {target}"}[built]
     print(
         f"{path}: {how} and proven on {device} by its golden vectors in {seconds:.1f} s; cache: {cache.folder}"
     )

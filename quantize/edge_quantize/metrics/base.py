@@ -66,8 +66,8 @@ class Evaluator(Protocol):
         """Run a network over labelled pictures and measure it.
 
         Args:
-            session: that computes.
-            task: that surrounds it.
+            session: the loaded network.
+            task: makes its inputs and reads its outputs.
             items: as :meth:`read_labelled` gave them.
             progress: called after each picture.
 

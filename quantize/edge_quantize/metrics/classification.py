@@ -39,8 +39,8 @@ def answers(
     """Run a session over labelled faces.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures of one face each.
         progress: called after each picture.
 

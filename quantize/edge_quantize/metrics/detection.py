@@ -87,8 +87,8 @@ def answers(
     """Run a session over labelled pictures.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures with any number of faces.
         progress: called after each picture.
 

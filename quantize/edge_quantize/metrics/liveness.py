@@ -54,8 +54,8 @@ def scores(
     """Run a session over labelled faces.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures of one face each, with the folder that they came from.
         progress: called after each picture.
 

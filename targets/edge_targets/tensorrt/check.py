@@ -105,7 +105,7 @@ class CheckReport:
         return all(step.status != "failed" for step in self.steps)
 
     def __str__(self) -> str:
-        """A line a step, and below it one a finding."""
+        """One line per step, and below it one per finding."""
         lines = []
         for step in self.steps:
             lines.append(f"  {step.status:<8}{step.name:<14}{step.detail}")

@@ -63,7 +63,7 @@ class Partitions:
     outside: Mapping[str, int]
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line, as a session's notes show it."""
         left = sum(self.outside.values())
         kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.outside.items()))
         taken = (
