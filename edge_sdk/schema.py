@@ -156,7 +156,7 @@ def read_json(path: str | Path, what: str, *, limit: int = MAX_JSON_BYTES) -> An
     except (ValueError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InputError(
-            f"{path} is not JSON: {said}", remedy=f"name a {what} that this SDK wrote"
+            f"{path} is not a {what}: {said}", remedy=f"name a {what} that this SDK wrote"
         ) from error
 
 

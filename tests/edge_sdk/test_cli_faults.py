@@ -1,4 +1,4 @@
-"""The command line under bad input of every kind: two lines, a documented code, nothing that a terminal obeys, never 70."""
+"""The command line under bad input: two lines, a documented code, nothing that a terminal obeys, and never 70."""
 
 import json
 import os
