@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
-from edge_sdk.files import write_atomically
+from edge_sdk.files import read_file, write_atomically
 from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
 from edge_sdk.spec import ModelSpec, Recipe
@@ -278,7 +278,9 @@ class Bundle:
                     f"{path} has {size:,} bytes, a bundle at most {MAX_BYTES:,}",
                     remedy="this is not a bundle of this SDK",
                 )
-            data = path.read_bytes()
+            data = read_file(path, limit=MAX_BYTES, what="bundle")
+        except InputError:
+            raise
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise InputError(f"cannot read bundle {path}: {error}", remedy="check the path") from error
         members = _read_archive(data, path)

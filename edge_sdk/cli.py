@@ -1,12 +1,14 @@
 """The command ``edge-sdk``.
 
 Exit codes: 0 fine; 1 a check failed (gate, verification, regression); 2 wrong use or bad input; 3 the environment lacks
-something; 4 integrity. Results go to stdout, errors to stderr in two lines: what, and what to do.
+something; 4 integrity; 70 a fault of this program; 130 interrupted. Results go to stdout, errors to stderr in two lines:
+what, and what to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -17,9 +19,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from edge_sdk import zoo
+from edge_sdk import __version__, zoo
 from edge_sdk.bundle import Bundle
-from edge_sdk.cli_common import engine_options, load_asked, print_gate, print_json, shown_coverage
+from edge_sdk.cli_common import (
+    engine_options,
+    load_asked,
+    plain_output,
+    print_gate,
+    print_json,
+    printable,
+    shown_coverage,
+)
 from edge_sdk.draw import annotate
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, write_image
@@ -33,6 +43,8 @@ from edge_sdk.target import available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
+FAULT = 70
+"""Exit code of an error that this program should have foreseen (``EX_SOFTWARE`` of BSD's sysexits.h)."""
 FLOORS = ("edge_targets.cli", "edge_benchmarks.cli", "edge_quantize.cli")
 """Modules of the floors above that add verbs of their own, by name as a target is found; a device's come first."""
 
@@ -40,23 +52,53 @@ FLOORS = ("edge_targets.cli", "edge_benchmarks.cli", "edge_quantize.cli")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    args = _parser(words).parse_args(words)
     try:
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
-    except EdgeError as error:
-        if args.debug:
-            traceback.print_exc()
-        print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
-        return error.exit_code
+        with plain_output():
+            return _run(words)
     except BrokenPipeError:
         # The reader left, as `| head` does: nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run a verb; what goes wrong is told in two lines."""
+    try:
+        args = _parser(words).parse_args(words)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except EdgeError as error:
+        return _tell(words, error.message, error.remedy, error.exit_code)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Files of the user's have errors of their own: what is left is the output, or a machine out of something.
+        what = f"{error.strerror or type(error).__name__}: {error.filename or 'the output'}"
+        code = _tell(words, what, "make room, or allow it to be read or written, and run it again", 3)
+        _discard_stdout()
+        return code
+    except Exception as error:  # nothing ends in a traceback unless that is asked for
+        what = f"this is a fault of edge-sdk: {type(error).__name__}: {error}"
+        remedy = f"report it, with the traceback that --debug prints and this version: {__version__}"
+        return _tell(words, what, remedy, FAULT)
+
+
+def _tell(words: Sequence[str], what: str, remedy: str, code: int) -> int:
+    """Print the error that is being handled; returns the exit code."""
+    if "--debug" in words:
+        traceback.print_exc()
+    print(f"error: {printable(what)}\n  {printable(remedy)}", file=sys.stderr)
+    return code
+
+
+def _discard_stdout() -> None:
+    """Let what is still in stdout's buffer go nowhere: at the end Python would fail to write it again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a stream that is none, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -67,7 +109,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-sdk",
         description="Face models on small devices.",
-        epilog="exit codes: 0 fine, 1 a check failed, 2 wrong use or bad input, 3 environment, 4 integrity",
+        epilog="exit codes: 0 fine, 1 a check failed, 2 wrong use or bad input, 3 environment, 4 integrity, "
+        "70 a fault of this program",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -166,7 +209,10 @@ def _predict(args: argparse.Namespace) -> int:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
                 print(json.dumps({**record, **found.to_dict(), **_places(boxes)}), flush=True)
             else:
-                print(f"{frame.name}: {found.describe()}, {found.times.total_ms:.1f} ms", flush=True)
+                print(
+                    f"{printable(frame.name)}: {printable(found.describe())}, {found.times.total_ms:.1f} ms",
+                    flush=True,
+                )
             if args.save is not None:
                 picture = annotate(frame.image, found, boxes)
                 _save(args.save / _picture_name(frame.name), picture, Path(args.source))

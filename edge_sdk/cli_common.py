@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from edge_sdk.bundle import Bundle, Coverage
 from edge_sdk.model import Model, load
@@ -131,6 +132,59 @@ def stdout_is_ours() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def printable(text: str) -> str:
+    """Text on one line that a terminal shows and does not obey: control characters and newlines as escapes.
+
+    For what came from elsewhere: file names, manifests, messages of engines.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+class _PlainStream(io.TextIOBase):
+    """A stream that escapes what a terminal would obey, line ends and tabs left as they are."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+        self._stream.write(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # read by who prints; nobody sets it
+        return self._stream.encoding
+
+
+@contextmanager
+def plain_output() -> Iterator[None]:
+    """The one place through which a verb prints: whatever is printed, no control character reaches the terminal."""
+    kept = sys.stdout
+    # A process that was started with its output closed has none: what it prints goes nowhere.
+    sys.stdout = _PlainStream(kept if kept is not None else io.StringIO())
+    try:
+        yield
+    finally:
+        sys.stdout = kept
 
 
 def print_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,3 +64,61 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}", remedy="choose a writable folder with space"
         ) from error
+
+
+def read_file(path: str | Path, *, limit: int, what: str) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: of the file; a device, a pipe or a folder is refused before anything is read.
+        limit: bytes that it may have.
+        what: it is, for messages, such as ``"report"``.
+
+    Raises:
+        InputError: it is missing, no regular file, too large, or cannot be read.
+    """
+    path = Path(path)
+    try:
+        # Without waiting: opening a pipe that nobody writes to would never come back.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path} is no regular file", remedy=f"name the {what}'s file")
+            if status.st_size > limit:
+                raise InputError(
+                    f"{path} has {status.st_size:,} bytes, a {what} at most {limit:,}",
+                    remedy=f"this is no {what} of this SDK",
+                )
+            return file.read(status.st_size + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InputError):
+            raise
+        said = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {what} {path}: {said}", remedy="check the path") from error
+
+
+def entries(folder: Path, *, below: bool = False) -> list[Path]:
+    """What a folder holds, sorted.
+
+    Args:
+        folder: to list.
+        below: also what its folders hold, at every depth; links to folders are not followed.
+
+    Raises:
+        InputError: it, or a folder below it, cannot be listed: nothing is left out silently.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"cannot list folder {error.filename}: {error.strerror}",
+            remedy="check the path and who may read it",
+        ) from error
+
+    try:
+        if not below:
+            return sorted(folder.iterdir())
+        walked = os.walk(folder, onerror=refuse)
+        return sorted(Path(place) / name for place, _, names in walked for name in names)
+    except OSError as error:
+        refuse(error)
+        raise

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from edge_sdk.boxes import Boxes
 from edge_sdk.errors import InputError, MissingDependency
-from edge_sdk.files import write_atomically
+from edge_sdk.files import read_file, write_atomically
 
 Image = npt.NDArray[np.uint8]
 Color = Literal["rgb", "bgr"]
 
+MAX_PICTURE_BYTES = 2**29
 MAX_PIXELS = 64_000_000
 """Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
 
@@ -112,7 +113,7 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
     """
     try:
         found = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: a number beyond all floats
         found = np.zeros((), np.float32)
     if found.shape == (0,) or found.shape == (0, 4):
         return np.zeros((0, 4), np.float32)
@@ -141,10 +142,7 @@ def read_image(path: str | Path) -> Image:
         InputError: the file is missing, empty or not a picture.
     """
     cv2 = opencv()
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
+    data = read_file(path, limit=MAX_PICTURE_BYTES, what="picture")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # more pixels than OpenCV decodes

@@ -6,6 +6,7 @@ A file from somebody else is checked here before anything else looks at it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import types
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_sdk.errors import InputError, ManifestInvalid, MissingDependency
+from edge_sdk.files import read_file
 
 T = TypeVar("T")
 
@@ -133,6 +135,31 @@ def _value_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
+MAX_JSON_BYTES = 64 * 2**20
+MAX_TOML_BYTES = 2**20
+
+
+def read_json(path: str | Path, what: str, *, limit: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file.
+
+    Args:
+        path: of the file.
+        what: it is, for messages, such as ``"report"``.
+        limit: bytes that it may have.
+
+    Raises:
+        InputError: the file cannot be read, is too large, or is not JSON that a reader can hold.
+    """
+    data = read_file(path, limit=limit, what=what)
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(
+            f"{path} is not a {what}: {said}", remedy=f"name a {what} that this SDK wrote"
+        ) from error
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file: a recipe or a profile.
 
@@ -148,8 +175,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         except ImportError as error:
             raise MissingDependency("tomli is not installed", remedy="pip install tomli") from error
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_file(path, limit=MAX_TOML_BYTES, what="file").decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.errors import InputError
+from edge_sdk.files import entries
 from edge_sdk.image import Image, opencv
 from edge_sdk.sources.files import PICTURES, open_source
 
@@ -133,7 +134,7 @@ def _drawn() -> FrameSet:
 def _read(folder: Path) -> FrameSet:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}", remedy="give a folder of pictures")
-    count = sum(path.suffix.lower() in PICTURES for path in folder.iterdir())
+    count = sum(path.suffix.lower() in PICTURES for path in entries(folder))
     if not 0 < count <= MAX_OWN:
         raise InputError(
             f"{folder} has {count} pictures, a benchmark takes 1 to {MAX_OWN}",

@@ -289,8 +289,12 @@ def _share(value: float | None) -> str:
     return "an unknown share" if value is None else f"{value:.0%}"
 
 
+_MARKUP = str.maketrans({**{c: f"\\{c}" for c in "\\|`*_[]!#"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Text that Markdown shows as it is: no link, no picture, no HTML, no line of its own."""
+    return " ".join(text.translate(_MARKUP).split())
 
 
 def _wrap(text: str, indent: int = 2) -> list[str]:

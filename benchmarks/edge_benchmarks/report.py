@@ -28,7 +28,7 @@ from edge_benchmarks.stats import (
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
 from edge_sdk.files import write_atomically
-from edge_sdk.schema import from_plain, to_plain
+from edge_sdk.schema import from_plain, read_json, to_plain
 
 SCHEMA = 2
 """Of the file. It grows with every change that an older reader would misunderstand."""
@@ -574,7 +574,7 @@ def read_report(path: str | Path) -> Report:
     """
     remedy = "name a file that 'edge-sdk bench -o' of this version wrote"
     try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain = read_json(path, "benchmark report")
         if not isinstance(plain, dict) or "schema" not in plain:
             raise InputError(f"{path} is not a benchmark report", remedy=remedy)
         if plain["schema"] != SCHEMA:
@@ -588,8 +588,6 @@ def read_report(path: str | Path) -> Report:
             for i, failure in enumerate(plain.get("failures", ()))
         )
         return Report(runs, failures)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
         if isinstance(error, InputError):
             raise

@@ -31,7 +31,7 @@ from edge_quantize.recipe import read_recipe
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.schema import from_plain
+from edge_sdk.schema import from_plain, read_json
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
@@ -147,11 +147,10 @@ def read_baseline(path: Path) -> Baseline:
         InputError: it cannot be read, or is not a file of limits.
     """
     try:
-        return from_plain(Baseline, json.loads(path.read_text(encoding="utf-8")), path.name)
-    except (OSError, ValueError, ManifestInvalid) as error:
-        said = error.message if isinstance(error, ManifestInvalid) else str(error)
+        return from_plain(Baseline, read_json(path, "file of limits"), path.name)
+    except ManifestInvalid as error:
         raise InputError(
-            f"cannot read {path}: {said}", remedy="name a file of benchmarks/baselines"
+            f"cannot read {path}: {error.message}", remedy="name a file of benchmarks/baselines"
         ) from error
 
 

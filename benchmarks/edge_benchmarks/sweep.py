@@ -284,7 +284,7 @@ def _done(folder: Path, job: Job) -> dict[str, Any] | None:
     """The record of a cell that has a result for the same key and need not run again; None for all others."""
     try:
         found = json.loads((folder / "cells" / f"{job['name']}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     fits = isinstance(found, dict) and found.get("schema") == SCHEMA and found.get("key") == job["key"]
     return found if fits and found.get("status") in ("ok", "gate failed") else None

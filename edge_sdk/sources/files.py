@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edge_sdk.errors import SourceUnavailable
+from edge_sdk.files import entries
 from edge_sdk.image import Image, opencv, read_image
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -62,7 +63,7 @@ def open_source(where: str | Path) -> Source:
     except (OSError, ValueError) as error:  # longer than a path may be, or not allowed to look
         raise SourceUnavailable(f"cannot open {path}: {error}", remedy="check the path") from error
     if is_folder:
-        paths = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        paths = [p for p in entries(path) if p.suffix.lower() in PICTURES]
         if not paths:
             raise SourceUnavailable(
                 f"no pictures in folder {path}", remedy=f"put {', '.join(sorted(PICTURES))} files there"

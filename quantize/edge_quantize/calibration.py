@@ -18,6 +18,7 @@ from edge_quantize.data import LabelledPicture, digest, read_pictures, sha256
 from edge_quantize.metrics import Evaluator, evaluator_of
 from edge_sdk.bundle import Coverage, DataDigest
 from edge_sdk.errors import CalibrationFailed, InputError
+from edge_sdk.files import entries
 from edge_sdk.sources.files import PICTURES
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.state import State
@@ -123,7 +124,9 @@ def calibration_pictures(folder: Path, count: int) -> list[Path]:
     Raises:
         CalibrationFailed: no pictures.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    paths = [
+        p for p in (entries(folder, below=True) if folder.is_dir() else ()) if p.suffix.lower() in PICTURES
+    ]
     if not paths:
         raise CalibrationFailed(
             f"no pictures in {folder}", remedy="give a folder of pictures like those of the device"

@@ -148,7 +148,7 @@ def print_candidates(candidates: Sequence[Candidate], to: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False)
     for name in ("recipe", "outcome"):
         table.add_column(name, no_wrap=True)
     for name in ("MB", "time / float"):
@@ -162,7 +162,7 @@ def print_candidates(candidates: Sequence[Candidate], to: TextIO) -> None:
         ratio = "-" if c.relative_latency is None else f"{c.relative_latency:.2f}"
         size = f"{c.bytes / 1e6:.1f}" if c.bytes else "-"
         table.add_row(c.recipe, c.outcome, size, ratio, c.reason or "\n".join(figures))
-    Console(file=to, width=None if to.isatty() else 120, highlight=False).print(table)
+    Console(file=to, width=None if to.isatty() else 120, highlight=False, color_system=None).print(table)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

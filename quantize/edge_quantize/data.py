@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from edge_sdk.bundle import DataDigest
 from edge_sdk.errors import InputError
+from edge_sdk.files import entries
 from edge_sdk.image import Image, read_image
 from edge_sdk.sources.files import PICTURES
 
@@ -80,7 +81,7 @@ def read_presentations(folder: Path, labels: Sequence[str]) -> list[LabelledPict
 
 def is_labelled(folder: Path, labels: Sequence[str]) -> bool:
     """Whether a folder that exists is in YOLO layout or has folders of the labels' names and no others."""
-    folders = {p.name for p in folder.iterdir() if p.is_dir()}
+    folders = {p.name for p in entries(folder) if p.is_dir()}
     return ((folder / "labels").is_dir() and _is_yolo(folder)) or (bool(folders) and folders <= set(labels))
 
 
@@ -154,7 +155,7 @@ def read_pictures(items: Sequence[LabelledPicture]) -> Iterator[tuple[LabelledPi
 
 def pictures_in(folder: Path) -> list[Path]:
     """Picture files of a folder itself, in name order."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    return [p for p in entries(folder) if p.suffix.lower() in PICTURES]
 
 
 def _is_yolo(folder: Path) -> bool:
@@ -165,7 +166,7 @@ def _yolo(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]:
     pictures = pictures_in(folder / "images")
     stems = {p.stem for p in pictures} | {"classes"}  # labelling tools leave a classes.txt
     items = [_yolo_item(folder, p, len(labels)) for p in pictures]
-    for file in sorted((folder / "labels").glob("*.txt")):
+    for file in (p for p in entries(folder / "labels") if p.suffix == ".txt"):
         if file.stem not in stems:
             raise InputError(f"{file} has no picture in {folder / 'images'}", remedy="add or remove one")
     return items
@@ -175,7 +176,7 @@ def _class_folders(folder: Path, labels: Sequence[str]) -> list[LabelledPicture]
     items = []
     if stray := pictures_in(folder):
         raise InputError(f"{stray[0]} lies in no class folder", remedy=f"classes: {', '.join(labels)}")
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for sub in (p for p in entries(folder) if p.is_dir()):
         if sub.name not in labels:
             raise InputError(
                 f"folder {sub} names no class of the model", remedy=f"classes: {', '.join(labels)}"
@@ -191,7 +192,7 @@ def _presentations(folder: Path) -> list[LabelledPicture]:
         raise InputError(
             f"{stray[0]} lies in no folder", remedy=f"use {BONA_FIDE}/ and one folder per species"
         )
-    groups = sorted(p for p in folder.iterdir() if p.is_dir())
+    groups = [p for p in entries(folder) if p.is_dir()]
     if not any(p.name == BONA_FIDE for p in groups):
         raise InputError(
             f"{folder} has no folder {BONA_FIDE}", remedy=f"use {BONA_FIDE}/ and one folder per species"

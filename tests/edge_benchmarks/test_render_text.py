@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from edge_benchmarks import render_text, report
 
 
@@ -52,10 +54,32 @@ def test_everything_measured_is_said(make_run):
         assert fact in flat
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](http://host/x.png)",
+        "[x](javascript:alert(1))",
+        "<img src=x>",
+        "<javascript:x>",
+        "a\n# b",
+        "`c`",
+        "*d*",
+        "a\\|b",
+    ],
+)
+def test_markdown_shows_what_came_from_elsewhere_as_text(make_run, text):
+    reader = pytest.importorskip("markdown_it", reason="a reader of Markdown").MarkdownIt()
+    shown = render_text.markdown([make_run()], [report.Failure(text, text, text)])
+    (line,) = [line for line in shown.splitlines() if line.startswith("Not measured")]
+    html = reader.render(line)
+    assert html.count("<") == 2, html  # of the paragraph
+    assert html.startswith("<p>")
+
+
 def test_markdown_has_a_row_a_run_and_escapes_what_would_break_it(make_run):
     shown = render_text.markdown([make_run(), make_run(count=20)], [report.Failure("a|b", "none <b>", "x")])
     rows = [line for line in shown.splitlines() if line.startswith("| fer-yolo11n")]
     assert len(rows) == 2
     assert len({row.count("|") for row in rows}) == 1
     assert "n/a (n=20)" in rows[1]
-    assert "a\\|b: none &lt;b>" in shown
+    assert "a\\|b: none &lt;b&gt;" in shown
