@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks import macs, protobuf
-from edge_benchmarks.protobuf import integer, message, text
+from edge_benchmarks import macs
 from edge_benchmarks.report import Roofline
+from edge_sdk import protobuf
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, MissingDependency
+from edge_sdk.protobuf import integer, message, text
 from edge_sdk.selection import bundle_path
 from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, Target, find_target

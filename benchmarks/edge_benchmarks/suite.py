@@ -22,6 +22,7 @@ from edge_benchmarks.report import Failure, Run, Scenario
 from edge_benchmarks.scenarios import Options
 from edge_sdk import zoo
 from edge_sdk.bundle import SUFFIX, Bundle
+from edge_sdk.child import start_python
 from edge_sdk.errors import EdgeError, InputError, LoadFailed, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml, to_plain
 from edge_sdk.target import available_targets
@@ -219,13 +220,13 @@ def measure_in_fresh_process(cell: Cell) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path, log = Path(folder) / "run.json", Path(folder) / "log"
         with log.open("w+") as chatter:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "edge_benchmarks.suite", str(path)],
+            child = start_python(
+                ("-m", "edge_benchmarks.suite", str(path)),
                 stdin=subprocess.PIPE,
                 stdout=chatter,
                 stderr=chatter,
                 text=True,
-                start_new_session=True,  # so that Ctrl-C reaches it once, from here
+                new_session=True,  # so that Ctrl-C reaches it once, from here
             )
             assert child.stdin is not None
             child.stdin.write(json.dumps(_plain(cell)))

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from typing import Any, Protocol
 from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import __version__, zoo
+from edge_sdk.child import isolated_children, start_python
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
 from edge_sdk.files import write_atomically
 from edge_sdk.host import build
@@ -197,6 +199,7 @@ class Dask:
                 f"distributed cannot be imported: {missing}", remedy="pip install 'face-edge-sdk[dask]'"
             ) from missing
         with contextlib.ExitStack() as stack:
+            stack.enter_context(isolated_children())
             place: Any = self.address
             if place is None:
                 place = stack.enter_context(
@@ -226,6 +229,11 @@ class Ray:
 
     def run(self, work: Callable[[Job], Outcome], todo: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """See :class:`Executor`."""
+        if self.address is None:
+            # On this machine alone: it would listen to the network, and ask a host of the internet for its own address.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            # Else it makes one, and leaves it in the user's home folder.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as missing:
@@ -233,7 +241,8 @@ class Ray:
                 f"ray cannot be imported: {missing}", remedy="pip install 'face-edge-sdk[ray]'"
             ) from missing
         here = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
-        ray.init(address=self.address, log_to_driver=False, **here)
+        with isolated_children():
+            ray.init(address=self.address, log_to_driver=False, **here)
         try:
             remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(work)
             waiting = {remote.remote(job): job for job in todo}
@@ -306,8 +315,8 @@ def run_cell(job: Job) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as chatter:
             folder = Path(name)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "edge_benchmarks.sweep", name],
+            child = start_python(
+                ("-m", "edge_benchmarks.sweep", name),
                 stdin=subprocess.PIPE,
                 stdout=chatter,
                 stderr=chatter,

@@ -104,7 +104,7 @@ class Environments:
             return
         self._log(f"making environment {name}")
         shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
+        _run([sys.executable, "-I", "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
         sizes = self._install(name, folder, asked)
         # Written last: without it, the environment is not whole.
         write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
@@ -179,7 +179,7 @@ def _marked(marker: Path) -> dict[str, Any] | None:
 
 
 def _pip(folder: Path) -> list[str]:
-    return [str(folder / "bin" / "python"), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+    return [str(folder / "bin" / "python"), "-I", "-m", "pip", "-q", "--disable-pip-version-check", "install"]
 
 
 def _packages(folder: Path) -> Path:

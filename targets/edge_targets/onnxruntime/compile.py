@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_quantize.graph.activations import amax, inner
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_quantize.graph.check_graph import read_model
 from edge_quantize.graph.qat_import import for_onnxruntime
 from edge_quantize.graph.uint8_input import Front, fronts, let_in
 from edge_quantize.histogram import count_all, least_squares, spans
@@ -20,7 +21,7 @@ from edge_sdk.errors import CompileFailed
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.onnxruntime.session import MODEL, import_onnxruntime
+from edge_targets.onnxruntime.session import MODEL, check_file, import_onnxruntime
 
 _METHODS = {"minmax": "MinMax", "mse": "MinMax", "percentile": "Percentile"}
 """A recipe's word and the tool's. Not its Entropy: of 128 bins it makes 128 levels, which leaves the whole range.
@@ -78,12 +79,15 @@ def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: 
             tool = _Tool(model, recipe, Path(folder))
             tool.ranges.write_bytes(found)
             data = tool.quantize(recipe.keep_float, ())
-    return Artifact(
+    artifact = Artifact(
         files={MODEL: data},
         inputs=tuple(t.name for t in model.spec.inputs),
         outputs=tuple(t.name for t in model.spec.outputs),
         fingerprint={"onnxruntime": str(import_onnxruntime().__version__)},
     )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 @contextmanager
@@ -96,10 +100,9 @@ def _quantization() -> Iterator[None]:
 
 def _halve(path: Path) -> bytes:
     """The graph with float weights stored as float16; onnxruntime folds the casts when it loads the graph."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    network = onnx.load(str(path))
+    network = read_model(path)
     graph, casts = network.graph, []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
@@ -116,13 +119,11 @@ def _halve(path: Path) -> bytes:
 
 def _trained(model: SourceModel) -> bytes:
     """The quantized graph in the form that the kernels want."""
-    import onnx
-
     assert model.quantized is not None, "the workbench asks for it"
     with vendor_errors(
         "onnxruntime", CompileFailed, "conversion failed", "check the graph with onnx.checker"
     ):
-        graph = for_onnxruntime(onnx.load(str(model.quantized)))
+        graph = for_onnxruntime(read_model(model.quantized))
     data: bytes = graph.SerializeToString(deterministic=True)
     return data
 
@@ -155,6 +156,7 @@ class _Tool:
         self._recipe = recipe
         self._prepared, self._quantized = folder / "prepared.onnx", folder / "quantized.onnx"
         self.ranges = folder / "ranges.json"
+        read_model(model.onnx)  # the tool would follow a name to another file
         quant_pre_process(str(model.onnx), str(self._prepared), skip_symbolic_shape=True)
         self.graph = onnx.load(str(self._prepared))
         for node in self.graph.graph.node:  # exclusion is by name

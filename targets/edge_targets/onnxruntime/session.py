@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_sdk import onnx_file
 from edge_sdk.adapter import (
     INFER_REMEDY,
     SessionBase,
@@ -14,7 +15,7 @@ from edge_sdk.adapter import (
     thread_count,
     vendor_errors,
 )
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
@@ -72,6 +73,7 @@ class OnnxRuntimeSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ort = import_onnxruntime()
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         (session, self.device), self.notes = first_that_loads(
             options.devices, lambda device: _open(ort, artifact, device, options, own)
@@ -119,6 +121,15 @@ class OnnxRuntimeSession(SessionBase):
         self._bound = dict.fromkeys(self._names)
 
 
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a graph that reads what the bundle's hash does not cover, or runs what is not ONNX's, by this error."""
+    if problem := onnx_file.problem(artifact.files.get(MODEL, b"")):
+        raise error(
+            f"onnxruntime: {MODEL}: {problem}",
+            remedy="build the bundle from a graph of standard operators with its weights inside",
+        )
+
+
 def _open(ort: Any, artifact: Artifact, device: str, options: LoadOptions, own: Options) -> tuple[Any, str]:
     """An inference session, and the device or devices that its nodes really lie on."""
     provider = PROVIDERS.get(device)
@@ -138,6 +149,8 @@ def _open(ort: Any, artifact: Artifact, device: str, options: LoadOptions, own: 
     for key, value in {
         # Threads that spin between frames starve the camera and the other engines of a small board.
         "session.intra_op.allow_spinning": str(int(own.spinning)),
+        # Never its own format, which check_file does not read.
+        "session.load_model_format": "ONNX",
         # For what _placed asks.
         "session.record_ep_graph_assignment_info": str(int(device != CPU)),
     }.items():

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_quantize.graph.check_graph import read_model
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed, MissingDependency
+from edge_sdk.reporting import unreported
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Tensors
-from edge_targets.openvino.session import BIN, XML, import_openvino, unreported
+from edge_targets.openvino.session import BIN, XML, check_file, import_openvino
 
 _GENERATED = re.compile(r"\b([A-Z][A-Za-z]+)_[0-9]+\b")
 
@@ -42,6 +44,7 @@ def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: 
     check(target, recipe)
     frames = content_of(target, ranges) if recipe.calibrated else ()
     ov = import_openvino()
+    read_model(model.onnx)  # the converter would follow a name to another file
     with vendor_errors("openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"):
         network = ov.convert_model(str(model.onnx))
         if recipe.calibrated:
@@ -53,12 +56,15 @@ def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: 
         with tempfile.TemporaryDirectory() as folder:
             ov.save_model(network, str(Path(folder) / XML), compress_to_fp16=recipe.precision == "fp16")
             files = {name: (Path(folder) / name).read_bytes() for name in (BIN, XML)}
-    return Artifact(
+    artifact = Artifact(
         files=files,
         inputs=tuple(t.name for t in model.spec.inputs),
         outputs=tuple(t.name for t in model.spec.outputs),
         fingerprint={"openvino": str(ov.__version__).split("-")[0]},
     )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 def _name_by_order(network: Any) -> None:

@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,13 @@ from edge_sdk.adapter import (
     vendor_errors,
 )
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.reporting import unreported
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.device_fallback import first_that_loads
+from edge_targets.openvino import ir_file
 from edge_targets.openvino.options import Options
 
 XML, BIN = "model.xml", "model.bin"
@@ -54,20 +54,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-@contextmanager
-def unreported() -> Iterator[None]:
-    """Import without ``openvino_telemetry``: with it, OpenVINO and NNCF fork processes that report to their maker."""
-    name = "openvino_telemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # how Python is told that a module is not there
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 class OpenVinoSession(SessionBase):
     """One frame after another through a single infer request, over bound memory: no tensor is allocated for a frame.
 
@@ -83,6 +69,7 @@ class OpenVinoSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ov = import_openvino()
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         core = ov.Core()
         compiled, self.notes = first_that_loads(
@@ -142,6 +129,16 @@ class OpenVinoSession(SessionBase):
         """Free the engine; views handed out before are void."""
         self._views, self.handle, self._kept = {}, None, {}
         self._bound = dict.fromkeys(self._order)
+
+
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse what is not OpenVINO's IR of its own operators, with its weights beside it, by this error."""
+    missing = next((name for name in (XML, BIN) if name not in artifact.files), None)
+    problem = f"{missing} is missing" if missing else ir_file.problem(artifact.files[XML])
+    if problem:
+        raise error(
+            f"openvino: {XML}: {problem}", remedy="build the bundle from a graph of standard operators"
+        )
 
 
 def _open(ov: Any, core: Any, artifact: Artifact, device: str, options: LoadOptions, own: Options) -> Any:

@@ -8,14 +8,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from edge_sdk import onnx_file
 from edge_sdk.adapter import INFER_REMEDY, SessionBase, check_session_tensors, vendor_errors
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.host_info import available_mb, board
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.tensorrt import builder as plan_builder
 from edge_targets.tensorrt.cuda_memory import Cuda, CudaError, find_cuda
+from edge_targets.tensorrt.operators import OPERATORS
 from edge_targets.tensorrt.options import Options
 
 MODEL, BUILD = "model.onnx", "build.json"
@@ -59,6 +61,7 @@ class TensorRtSession(SessionBase):
                 f"tensorrt knows no device {unknown[0]!r}", remedy=f"use {DEVICE}, or leave it out"
             )
         trt = _import()
+        check_file(artifact)
         self._cuda = find_cuda()
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self.handle: Any = None
@@ -180,6 +183,19 @@ class TensorRtSession(SessionBase):
             with contextlib.suppress(CudaError):
                 cuda.destroy_stream(self._stream)
             self._stream = 0
+
+
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a graph that reads what the bundle's hash does not cover, or an operator outside the list, by this error.
+
+    To TensorRT every name that it does not know is a plugin, of whatever library is loaded.
+    """
+    if problem := onnx_file.problem(artifact.files.get(MODEL, b""), {"": OPERATORS}):
+        raise error(
+            f"tensorrt: {MODEL}: {problem}",
+            remedy="run 'edge-sdk check BUNDLE --target jetson-orin-nano', which names nodes; "
+            "build it from a graph of standard operators with its weights inside",
+        )
 
 
 def _load_plan(

@@ -26,7 +26,8 @@ from edge_sdk.errors import CompileFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_targets.tflite.session import MODEL, import_tflite
+from edge_targets.tflite import tflite_file
+from edge_targets.tflite.session import MODEL, check_file, import_tflite
 
 _SIGNATURE = "serving_default"
 
@@ -74,7 +75,12 @@ def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: 
         with vendor_errors("tflite", CompileFailed, "compression failed", "check the float .tflite"):
             data = _compress(source, recipe)
     inputs, outputs = _orders(data, model.spec)
-    return Artifact(files={MODEL: data}, inputs=inputs, outputs=outputs, fingerprint={"tflite": _version()})
+    artifact = Artifact(
+        files={MODEL: data}, inputs=inputs, outputs=outputs, fingerprint={"tflite": _version()}
+    )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 def _float_file(model: SourceModel) -> Path:
@@ -83,6 +89,14 @@ def _float_file(model: SourceModel) -> Path:
             f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
             remedy="make it with litert-torch (docs/bring-your-own.md) and name it with --tflite; "
             "a zoo model: python -m edge_training.export",
+        )
+    try:
+        data = model.tflite.read_bytes()
+    except OSError as error:
+        raise CompileFailed(f"cannot read {model.tflite}: {error}", remedy="check the path") from error
+    if problem := tflite_file.problem(data):
+        raise CompileFailed(
+            f"{model.tflite}: {problem}", remedy="convert it with built-in operators and its weights inside"
         )
     return model.tflite
 

@@ -18,11 +18,12 @@ from edge_sdk.adapter import (
     thread_count,
     vendor_errors,
 )
-from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Tensors
 from edge_targets.device_fallback import first_that_loads
+from edge_targets.tflite import tflite_file
 
 MODEL = "model.tflite"
 """File of the artifact."""
@@ -98,6 +99,15 @@ def partitions(interpreter: Any) -> Partitions | None:
     return Partitions(len(delegates), len(operators), outside)
 
 
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a file with weights elsewhere or operators of other libraries, by this error."""
+    if problem := tflite_file.problem(artifact.files.get(MODEL, b"")):
+        raise error(
+            f"tflite: {MODEL}: {problem}",
+            remedy="build the bundle from a float .tflite of built-in operators with its weights inside",
+        )
+
+
 class TfliteSession(SessionBase):
     """One frame after another through an interpreter with XNNPACK.
 
@@ -112,6 +122,7 @@ class TfliteSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
         module = import_tflite()
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         _, refused = first_that_loads(options.devices, lambda device: refuse_devices("tflite", (device,)))
         with vendor_errors(
