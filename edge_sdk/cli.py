@@ -33,8 +33,8 @@ from edge_sdk.target import available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
-FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
-"""Modules of the floors above that add verbs of their own, by name as a target is found."""
+FLOORS = ("edge_targets.cli", "edge_benchmarks.cli", "edge_quantize.cli")
+"""Modules of the floors above that add verbs of their own, by name as a target is found; a device's come first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line: of all verbs, or of the device's own where ``words`` begin with one of them."""
+    """The parser of a command line: of all verbs, or of as few floors as know the one that is asked for."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON for a program to read")
     shared.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -80,7 +80,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     sub = verb("predict", _predict, "run a model on a picture, a folder of pictures or a video file")
     sub.add_argument("model", metavar="MODEL", help="zoo name or .edge file")
-    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
+    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file: one stream")
     sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     sub.add_argument("--conf", type=float, metavar="F", help="report faces from this score on")
     sub.add_argument(
@@ -103,10 +103,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     cli_signing.register(verb)
 
-    # The floors above take as long to import as all of this: a device that predicts does not wait for them.
-    if not words or words[0] not in verbs.choices:
-        for floor in FLOORS:
-            importlib.import_module(floor).register(verb)
+    # The floors above take as long to import as all of this: a device does not wait for what only a host does.
+    for floor in FLOORS:
+        if words and words[0] in verbs.choices:
+            break
+        importlib.import_module(floor).register(verb)
     return parser
 
 
@@ -161,9 +162,10 @@ def _predict(args: argparse.Namespace) -> int:
                 sep="\n  ",
                 file=sys.stderr,
             )
-        state = model.new_state()
+        # The frames of a source are one stream, to each network that remembers.
+        state, before = model.new_state(), None if detector is None else detector.new_state()
         for frame in source:
-            boxes = None if detector is None else detector(frame.image).boxes
+            boxes = None if detector is None else detector(frame.image, state=before).boxes
             found = model(frame.image, boxes=boxes, state=state)
             if args.json:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}

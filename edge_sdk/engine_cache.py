@@ -17,6 +17,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from edge_sdk.errors import InputError
+from edge_sdk.files import replacing
+
 FOLDER_VARIABLE = "EDGE_SDK_ENGINE_CACHE"
 """Environment variable that names the folder; ``off`` switches the cache off."""
 
@@ -55,24 +58,17 @@ class EngineCache:
         """Keep an engine, whole or not at all; returns whether it was kept."""
         if len(engine) > self.limit_bytes:
             return False
-        partial = None
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._path(facts)
             self._make_room(len(engine))
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            with partial.open("wb") as f:
-                f.write(self._mac(path.name, engine))
-                f.write(engine)
-                f.flush()
-                os.fsync(f.fileno())
-            partial.replace(path)
-        except OSError:
+            with replacing(path) as partial, partial.open("xb") as file:
+                file.write(self._mac(path.name, engine))
+                file.write(engine)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, InputError):
             return False
-        finally:
-            if partial is not None:
-                with contextlib.suppress(OSError):
-                    partial.unlink(missing_ok=True)
         return True
 
     def _path(self, facts: Mapping[str, str]) -> Path:
@@ -112,12 +108,13 @@ class EngineCache:
         return key
 
     def _make_room(self, needed: int) -> None:
-        for path in self.folder.glob("*.partial"):
+        for path in self.folder.glob("*.partial*"):
             with contextlib.suppress(OSError):
                 # Of a process that ended while it wrote: nobody writes for so long.
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
-        found = [(p, p.stat()) for p in self.folder.glob(f"*{_SUFFIX}")]
+        # Named by a digest; what another process is writing begins with a dot.
+        found = [(p, p.stat()) for p in self.folder.glob(f"[0-9a-f]*{_SUFFIX}")]
         total = sum(s.st_size for _, s in found) + needed + _MAC_BYTES
         for path, status in sorted(found, key=lambda item: item[1].st_mtime_ns):
             if total <= self.limit_bytes:

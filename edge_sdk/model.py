@@ -154,24 +154,32 @@ class Model(Generic[R]):
             ``Detections`` from a detector, ``Classifications`` from a classifier, ``Liveness`` from a liveness network.
 
         Raises:
-            InputError: not such a frame or boxes, a state is missing or not wanted, or the model is closed.
+            InputError: not such a frame or boxes, a state is missing, not wanted or of another network, or the model
+                is closed.
             InferFailed: the engine failed.
         """
         if self._closed:
             raise InputError("the model is closed", remedy="load it again")
-        if (state is not None) != self._recurrent:
-            raise InputError(
-                f"{self.info.name} {'needs a state' if self._recurrent else 'remembers nothing between frames'}",
-                remedy="give state=model.new_state(), one per stream"
-                if self._recurrent
-                else "leave state out",
-            )
+        if self._recurrent or state is not None:
+            self._check_state(state)
         if self._successor is not None and self._successor.done:
             self._take_over(self._successor)
         found = self.task.run(
             self.session, image, boxes=boxes, color=color, state=state, target=self._answerer
         )
         return cast(R, found)
+
+    def _check_state(self, state: State | None) -> None:
+        """Raise InputError unless a state is given where the network remembers, and is one of this network."""
+        if not self._recurrent:
+            raise InputError(f"{self.info.name} remembers nothing between frames", remedy="leave state out")
+        remedy = "give state=model.new_state(), one per stream"
+        if state is None:
+            raise InputError(f"{self.info.name} needs a state", remedy=remedy)
+        if state.spec is not self.spec and state.spec != self.spec:
+            raise InputError(
+                f"{self.info.name} was given a state of another network, {state.spec.name}", remedy=remedy
+            )
 
     def close(self) -> None:
         """Free the engine; a second call does nothing. What is being built goes on, into the engine cache."""

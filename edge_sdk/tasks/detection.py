@@ -134,8 +134,7 @@ class DetectionTask:
             _Level(f"box{s}", f"cls{s}", cell_centres(height // s, width // s, s)) for s in self.head.strides
         )
         self._bins = self.head.bins
-        # (bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights.
-        self._moments = np.stack((np.arange(self._bins), np.ones(self._bins)), axis=1).astype(np.float32)
+        self._moments = _moments(self._bins)
 
     def preprocess(
         self, image: Image, color: Color = "rgb", box: Boxes | None = None
@@ -263,13 +262,17 @@ def side_distances(sides: Floats, moments: Floats | None = None) -> Floats:
         (...) float32.
     """
     if moments is None:
-        bins = sides.shape[-1]
-        moments = np.stack((np.arange(bins), np.ones(bins)), axis=1).astype(np.float32)
+        moments = _moments(sides.shape[-1])
     sides -= np.maximum.reduce(sides, axis=-1, keepdims=True)
     np.exp(sides, out=sides)
     sums = sides @ moments
     distances: Floats = sums[..., 0] / sums[..., 1]
     return distances
+
+
+def _moments(bins: int) -> Floats:
+    """(bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights."""
+    return np.stack((np.arange(bins), np.ones(bins)), axis=1).astype(np.float32)
 
 
 def sigmoid(logits: Floats) -> Floats:

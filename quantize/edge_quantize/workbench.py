@@ -218,7 +218,7 @@ class Workbench:
                 ranges, and there is no quantized graph.
             CalibrationFailed: the calibration set cannot be used.
             UnsupportedRecipe: the target cannot follow the recipe.
-            CompileFailed: the engine's tools refused the network.
+            CompileFailed: the engine's tools refused the network, or golden cases cannot hold its outputs.
             GateFailed: accuracy was not shown to have fallen by no more than the recipe allows.
         """
         spec = self.model.spec

@@ -121,9 +121,11 @@ def test_a_full_disk_leaves_no_partial_file(cache, monkeypatch):
     assert sorted(p.name for p in cache.folder.iterdir() if p.name != "key") == [only_engine(cache).name]
 
 
-def test_what_an_ended_process_left_half_written_goes_and_what_is_being_written_stays(cache):
+@pytest.mark.parametrize("place", ["{}.1.partial", ".{}.0a1b.partial.engine"])
+def test_what_an_ended_process_left_half_written_goes_and_what_is_being_written_stays(cache, place):
+    cache = EngineCache(cache.folder, limit_bytes=100)
     cache.put(FACTS, b"native code")
-    stale, fresh = (cache.folder / f"{name}.1.partial" for name in ("stale", "fresh"))
+    stale, fresh = (cache.folder / place.format(name) for name in ("stale", "fresh"))
     for path in (stale, fresh):
         path.write_bytes(b"half")
     os.utime(stale, (0, 0))

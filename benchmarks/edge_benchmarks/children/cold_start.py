@@ -53,8 +53,9 @@ def main(bundle: str, item: str, threads: str, engine_cache: str, device: str) -
 
     given = numpy.load(item)
     image, boxes = given["image"], given.get("boxes")
+    state = model.new_state()
     before_first = clock()
-    faces = model(image, boxes=boxes)
+    faces = model(image, boxes=boxes, state=state)
     answered_at = clock()
     answer = {
         "import": imported - begin,

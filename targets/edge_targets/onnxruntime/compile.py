@@ -18,9 +18,8 @@ from edge_quantize.histogram import count_all, least_squares, spans
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed
 from edge_sdk.spec import Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.onnxruntime import TARGET
 from edge_targets.onnxruntime.session import MODEL, import_onnxruntime
 
 _METHODS = {"minmax": "MinMax", "mse": "MinMax", "percentile": "Percentile"}
@@ -28,13 +27,13 @@ _METHODS = {"minmax": "MinMax", "mse": "MinMax", "percentile": "Percentile"}
 It has none of least squared error: :func:`_least_squares` cuts off what its minima and maxima hold too much."""
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what onnxruntime's tools cannot do.
 
     Int8 weights alone are refused: the tool's dynamic quantization quantizes activations too, frame by frame.
     """
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-mixed"),
         granularities=("channel", "tensor"),
@@ -44,37 +43,37 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+def calibrate(target: Target, model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
     """Run the tool's calibration over the frames.
 
     Returns:
         Ranges whose content is the tool's own file of ranges, as bytes: of every tensor, whatever a recipe keeps in
         float.
     """
-    check(recipe)
+    check(target, recipe)
     with _quantization(), tempfile.TemporaryDirectory() as folder:
         tool = _Tool(model, recipe, Path(folder))
         tool.quantize((), frames)
         if recipe.method == "mse":
             _least_squares(tool.graph, frames, tool.ranges, symmetric=bool(recipe.symmetric))
-        return Ranges(TARGET.name, tool.ranges.read_bytes())
+        return Ranges(target.name, tool.ranges.read_bytes())
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """Float: the graph as it is. Half: its weights in float16, cast back when it is loaded. Int8: QDQ.
 
     What the recipe's ``keep_float`` names gets no QDQ; with trained ranges the quantized graph's own are taken. Int8
     activations are unsigned unless the recipe says symmetric, because signed ones ran about twice as slow as float on
     x86.
     """
-    check(recipe)
+    check(target, recipe)
     data = model.onnx.read_bytes()
     if recipe.precision == "fp16":
         data = _halve(model.onnx)
     elif recipe.trained:
         data = _trained(model)
     elif recipe.calibrated:
-        found = content_of(TARGET, ranges)
+        found = content_of(target, ranges)
         with _quantization(), tempfile.TemporaryDirectory() as folder:
             tool = _Tool(model, recipe, Path(folder))
             tool.ranges.write_bytes(found)

@@ -19,7 +19,7 @@ from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.device_fallback import first_that_loads
-from edge_targets.onnxruntime import Options
+from edge_targets.onnxruntime.options import Options
 
 MODEL = "model.onnx"
 """File of the artifact."""

@@ -26,7 +26,7 @@ from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.device_fallback import first_that_loads
-from edge_targets.openvino import Options
+from edge_targets.openvino.options import Options
 
 XML, BIN = "model.xml", "model.bin"
 """Files of the artifact: the graph and its weights."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Any, Literal
 
 from edge_quantize.graph.blocks import in_float, of_onnx
 from edge_sdk.bundle import Bundle
-from edge_sdk.child import environment
+from edge_sdk.child import run_python
 from edge_sdk.errors import InputError, LoadFailed, MissingDependency
 from edge_sdk.profile import Profile
 from edge_targets.tensorrt import TARGET, builder, linter
@@ -318,23 +316,17 @@ def _polygraphy(data: bytes) -> Step:
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
         given.write_bytes(data)
-        try:
-            command = [sys.executable, "-c", _POLYGRAPHY, "surgeon", "sanitize", "--fold-constants"]
-            done = subprocess.run(
-                [*command, str(given), "-o", str(made)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SANITIZE_TIMEOUT_S,
-                # It would else fetch packages that it misses.
-                env=environment({"POLYGRAPHY_AUTOINSTALL_DEPS": "0"}),
-            )
-        except subprocess.TimeoutExpired:
-            problem = f"did not end within {SANITIZE_TIMEOUT_S} s"
-            return _step("polygraphy", detail, [Finding("onnx", MODEL, problem)])
-        problem = (
-            _short((done.stderr.strip() or done.stdout.strip()).splitlines()[-1]) if done.returncode else ""
+        ended = run_python(
+            ("-c", _POLYGRAPHY, "surgeon", "sanitize", "--fold-constants", str(given), "-o", str(made)),
+            timeout_s=SANITIZE_TIMEOUT_S,
+            # It would else fetch packages that it misses.
+            changes={"POLYGRAPHY_AUTOINSTALL_DEPS": "0"},
         )
+        problem = ""
+        if ended.problem is not None:
+            # It tells some problems on its standard output.
+            said = next((line for line in reversed(ended.lines) if line.strip()), ended.problem)
+            problem = ended.problem if ended.timed_out else _short(ended.said or said)
         if not problem:
             try:
                 onnx.checker.check_model(str(made), full_check=True)

@@ -13,17 +13,17 @@ from edge_quantize.graph.blocks import in_float, of_onnx
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_targets.tensorrt import TARGET, float16, linter, qdq_placement
+from edge_targets.tensorrt import float16, linter, qdq_placement
 from edge_targets.tensorrt.prepare import prepare
 from edge_targets.tensorrt.session import BUILD, MODEL
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what TensorRT cannot do."""
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-mixed"),
         methods=("minmax", "mse", "percentile", "entropy", "trained"),
@@ -32,24 +32,24 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+def calibrate(target: Target, model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
     """Run the float network over the frames.
 
     Returns:
         Ranges whose content is a dict: name of each activation that may be quantized to its largest magnitude.
     """
-    check(recipe)
+    check(target, recipe)
     assert recipe.method != "trained", "its graph brings its ranges"
     onnx = _import_onnx()
     with vendor_errors("tensorrt", CompileFailed, "calibration failed", "check the graph with onnx.checker"):
         graph = prepare(onnx.load(str(model.onnx)))
-        return Ranges(TARGET.name, qdq_placement.ranges(graph, frames, recipe.method))
+        return Ranges(target.name, qdq_placement.ranges(graph, frames, recipe.method))
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """ONNX: float32, float16 throughout, or explicit symmetric QDQ; the linter holds it to TensorRT's rules."""
-    check(recipe)
-    found = content_of(TARGET, ranges) if recipe.calibrated else {}
+    check(target, recipe)
+    found = content_of(target, ranges) if recipe.calibrated else {}
     onnx = _import_onnx()
     with vendor_errors("tensorrt", CompileFailed, "conversion failed", "check the graph with onnx.checker"):
         # Trained ranges stand in a graph that is explicit QDQ already; the linter holds it to the same rules.

@@ -6,18 +6,17 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from edge_sdk.adapter import INFER_REMEDY, SessionBase, check_session_tensors, vendor_errors
 from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
-from edge_sdk.host_info import board
+from edge_sdk.host_info import available_mb, board
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.tensorrt import Options
 from edge_targets.tensorrt import builder as plan_builder
 from edge_targets.tensorrt.cuda_memory import Cuda, CudaError, find_cuda
+from edge_targets.tensorrt.options import Options
 
 MODEL, BUILD = "model.onnx", "build.json"
 """Files of the artifact: the graph, and the precision that it is built in."""
@@ -208,7 +207,8 @@ def _load_plan(
             return plan, False, True
     machine = board().value
     # A Jetson's GPU works in the system's memory, of which CUDA does not count what caches would give back.
-    free = _available_bytes() if machine is not None and machine.l4t else cuda.free_bytes()
+    jetson = machine is not None and machine.l4t
+    free = int((available_mb().value or 0) * 1e6) if jetson else cuda.free_bytes()
     serialized = plan_builder.build(
         onnx,
         plan_builder.BuildOptions(precision, own.workspace_bytes or plan_builder.workspace_limit(free)),
@@ -255,11 +255,3 @@ def plan_facts(
         "shapes": json.dumps([(t.name, t.shape, t.dtype) for t in (*spec.inputs, *spec.outputs)]),
         "options": json.dumps({"workspace_bytes": own.workspace_bytes}),
     }
-
-
-def _available_bytes() -> int:
-    """Memory that the system can give without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
