@@ -20,6 +20,7 @@ from edge_sdk.errors import (
     ManifestInvalid,
     MissingDependency,
     QuantizeError,
+    SignatureInvalid,
     SourceError,
     SourceUnavailable,
     TargetError,
@@ -31,11 +32,13 @@ from edge_sdk.image import FaceCrop, LetterboxSpec, read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
 from edge_sdk.reporting import switch_off
 from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
+from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec, Recipe, StatePair
 from edge_sdk.state import State
 from edge_sdk.target import LoadOptions, available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
+from edge_sdk.trust import Policy
 
 # Nothing above imports an engine; whatever does so from here on finds it told not to report.
 switch_off()
@@ -68,8 +71,11 @@ __all__ = [
     "Model",
     "ModelInfo",
     "ModelSpec",
+    "Policy",
+    "PublicKey",
     "QuantizeError",
     "Recipe",
+    "SignatureInvalid",
     "SourceError",
     "SourceUnavailable",
     "StageTimes",

@@ -12,16 +12,17 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
+from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid, SignatureInvalid
 from edge_sdk.files import read_file, write_atomically
 from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
+from edge_sdk.signing import Signature, from_member, to_member
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact
 from edge_sdk.tensors import Array, Tensors
@@ -211,7 +212,7 @@ class Bundle:
     Attributes:
         manifest: as read or as it will be written.
         files: member name to content; exactly the members that ``manifest.files`` lists.
-        signature: content of ``manifest.sig`` if present. Format 1 reserves the name; nothing verifies it yet.
+        signature: content of ``manifest.sig`` if present: :attr:`signatures` reads it, :mod:`edge_sdk.trust` judges it.
     """
 
     manifest: Manifest
@@ -269,6 +270,8 @@ class Bundle:
         Raises:
             InputError: the file cannot be read.
             ManifestInvalid: not a bundle of format 1, or a member that the format does not allow.
+            SignatureInvalid: ``manifest.sig`` is not written as the format prescribes; whether anybody who is trusted
+                signed is asked when the bundle is loaded.
             ChecksumMismatch: truncated or edited.
         """
         path = Path(path)
@@ -286,6 +289,8 @@ class Bundle:
         members = _read_archive(data, path)
         manifest_bytes = members.pop(MANIFEST)
         signature = members.pop(SIGNATURE, None)
+        if signature is not None:
+            from_member(signature)
         manifest = Manifest.from_bytes(manifest_bytes)
         _check_members(manifest, members, path)
         bundle = cls(manifest, members, signature)
@@ -324,6 +329,28 @@ class Bundle:
     def sha256(self) -> str:
         """Identity of the bundle: the manifest's hash, which covers every file by theirs."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """What ``manifest.sig`` holds, sorted by key; whether they fit and whom to trust is not said by that.
+
+        Raises:
+            SignatureInvalid: it is not written as the format prescribes.
+        """
+        return () if self.signature is None else from_member(self.signature)
+
+    def signed(self, signature: Signature) -> Bundle:
+        """The same bundle with one more signature, which replaces an older one by the same key.
+
+        Raises:
+            SignatureInvalid: it does not fit the manifest, or there would be too many.
+        """
+        if not signature.fits(self.manifest.to_bytes()):
+            raise SignatureInvalid(
+                f"the signature by {signature.key[:16]} is of another bundle", remedy="sign this bundle"
+            )
+        others = (s for s in self.signatures if s.key != signature.key)
+        return replace(self, signature=to_member((*others, signature)))
 
     @property
     def artifact(self) -> Artifact:

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from edge_sdk import __version__, zoo
+from edge_sdk import __version__, cli_signing, zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import (
     engine_options,
@@ -138,8 +138,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub = verb("inspect", _inspect, "show a bundle's manifest")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
-    sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
+    sub = verb(
+        "verify", _verify, "check a bundle's hashes, signatures, and its golden vectors on this device"
+    )
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+    cli_signing.trust_options(sub)
+
+    cli_signing.register(verb)
 
     # The floors above take as long to import as all of this: a device does not wait for what only a host does.
     for floor in FLOORS:
@@ -248,7 +253,8 @@ def _places(boxes: Any) -> dict[str, Any]:
 def _inspect(args: argparse.Namespace) -> int:
     bundle = Bundle.open(bundle_path(args.bundle))
     if args.json:
-        print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256})
+        signatures = cli_signing.signatures_shown(bundle)
+        print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256, "signatures": signatures})
         return 0
     manifest, spec = bundle.manifest, bundle.manifest.spec
     calibration = manifest.calibration
@@ -269,7 +275,7 @@ def _inspect(args: argparse.Namespace) -> int:
             if calibration and calibration.coverage
             else []
         ),
-        ("signature", "present, not verified by this version" if bundle.signature else "none"),
+        *cli_signing.signature_rows(bundle),
         ("licence", spec.licence),
         *[("trained from", line) for line in spec.provenance],
     ]
@@ -295,6 +301,7 @@ def _recipe(recipe: Recipe) -> str:
 def _verify(args: argparse.Namespace) -> int:
     path = bundle_path(args.bundle)
     bundle = Bundle.open(path)
+    signers = cli_signing.check_asked(args, bundle)
     try:
         load(path).close()
     except ChecksumMismatch as error:
@@ -304,9 +311,13 @@ def _verify(args: argparse.Namespace) -> int:
         raise
     cases = bundle.manifest.golden.cases
     if args.json:
-        print_json({"bundle": str(path), "sha256": bundle.sha256, "hashes": "pass", "golden": "pass"})
+        passed = {"hashes": "pass", "golden": "pass", "signed_by": signers}
+        print_json({"bundle": str(path), "sha256": bundle.sha256, **passed})
     else:
-        print(f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device")
+        signed = f", signed by {', '.join(signers)}" if signers else ""
+        print(
+            f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device{signed}"
+        )
     return 0
 
 

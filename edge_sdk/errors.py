@@ -3,7 +3,8 @@
     EdgeError
     ├── BundleError              the bundle cannot be used as it is (exit code 4)
     │   ├── ManifestInvalid      schema version, key or value that the format does not allow
-    │   └── ChecksumMismatch     a byte differs from what the manifest promises
+    │   ├── ChecksumMismatch     a byte differs from what the manifest promises
+    │   └── SignatureInvalid     nobody who is trusted for it vouches for the bundle
     ├── TargetError              the engine cannot do it (exit code 3)
     │   ├── UnknownTarget        (LookupError) no such target
     │   ├── MissingDependency    (ImportError) a package is not installed; carries the pip command
@@ -58,6 +59,10 @@ class ManifestInvalid(BundleError):
 
 class ChecksumMismatch(BundleError):
     """A byte differs from what the manifest promises, or an engine's answer from the golden vectors."""
+
+
+class SignatureInvalid(BundleError):
+    """Nobody who is trusted for it vouches for the bundle: not signed, by another key, revoked, too old, or forged."""
 
 
 class TargetError(EdgeError):

@@ -20,10 +20,12 @@ from edge_sdk.image import Color, Image
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Result
 from edge_sdk.selection import Selected, select
+from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec
 from edge_sdk.state import State
 from edge_sdk.target import CPU, LoadOptions, Session, Target, find_target
 from edge_sdk.tasks import Task, task_of
+from edge_sdk.trust import Trust, admit
 from edge_sdk.verify import check_golden
 
 _LOG = logging.getLogger("edge_sdk")
@@ -49,6 +51,7 @@ class ModelInfo:
         device: that runs the engine, such as ``"CPU"``.
         notes: what the engine says of this load: devices that were not used and why, operators that were not
             accelerated.
+        signed_by: names of the trusted keys that signed the bundle; empty where no policy and no caller named a key.
     """
 
     name: str
@@ -63,6 +66,7 @@ class ModelInfo:
     chosen: str
     device: str = CPU
     notes: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
 
 
 class Model(Generic[R]):
@@ -208,6 +212,7 @@ def load(
     options: LoadOptions | None = None,
     confidence: float | None = None,
     verify: bool = True,
+    trust: Trust | None = None,
 ) -> Model[Any]:
     """Load a model by zoo name or from a bundle file.
 
@@ -229,10 +234,13 @@ def load(
         options: everything else that an engine may be told; ``threads`` and ``device`` beside it win.
         confidence: report faces from this score on; None takes the model's.
         verify: run the golden vectors once: the device proves itself, and is warm afterwards.
+        trust: who must have signed the bundle: a public key or its file, several of which one must have, or a
+            :class:`edge_sdk.Policy`. It adds to the device's own policy and never lifts it.
 
     Raises:
         InputError: unknown name, no bundle of that target and precision, or an option that the engine does not have.
         BundleError: the bundle is damaged, or the golden vectors fail here.
+        SignatureInvalid: a policy, or ``trust``, refuses the bundle; no engine has seen it then.
         MissingDependency: the engine is not installed.
         LoadFailed: the engine refused the artifact, or a device that was required is not there.
     """
@@ -245,6 +253,7 @@ def load(
         target = board.engine
     settings = _settings(options or LoadOptions(), threads, device, board)
     chosen = select(model, target=target, precision=precision, prefer=tuple(prefer))
+    signers = admit(chosen.bundle, trust)
     manifest = chosen.bundle.manifest
     if manifest.gate.waiver is not None:
         _LOG.warning(
@@ -267,7 +276,7 @@ def load(
             successor = Successor(
                 later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
             )
-        return Model(session, task, _info(chosen, answering, serving.notes, session), successor)
+        return Model(session, task, _info(chosen, answering, serving.notes, session, signers), successor)
     except BaseException:
         session.close()
         raise
@@ -290,7 +299,13 @@ def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task
     return proven
 
 
-def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Session) -> ModelInfo:
+def _info(
+    chosen: Selected,
+    answering: str,
+    notes: tuple[str, ...],
+    session: Session,
+    signers: tuple[PublicKey, ...],
+) -> ModelInfo:
     manifest, pixels = chosen.bundle.manifest, chosen.bundle.manifest.spec.pixels
     return ModelInfo(
         name=manifest.spec.name,
@@ -305,6 +320,7 @@ def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Ses
         chosen=chosen.reason,
         device=session.device,
         notes=(*session.notes, *notes),
+        signed_by=tuple(key.name for key in signers),
     )
 
 

@@ -167,6 +167,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read or is not TOML.
         MissingDependency: Python 3.10 without tomli.
     """
+    try:
+        text = read_file(path, limit=MAX_TOML_BYTES, what="file").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Parse the text of a TOML file that was read.
+
+    Args:
+        text: of the file.
+        path: for messages.
+
+    Raises:
+        InputError: it is not TOML.
+        MissingDependency: Python 3.10 without tomli.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -175,8 +193,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         except ImportError as error:
             raise MissingDependency("tomli is not installed", remedy="pip install tomli") from error
     try:
-        return tomllib.loads(read_file(path, limit=MAX_TOML_BYTES, what="file").decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
 
 

@@ -28,6 +28,7 @@ from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, Target, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import now_ns
+from edge_sdk.trust import admit
 
 SIDE, CHANNELS, LAYERS = 32, 256, 12
 """Of the stack: 0.25 MB of activations, 0.8 GMAC; weights are shared by all layers."""
@@ -50,6 +51,7 @@ def measure(
         device: device that the engine must run on; None takes the usual one.
     """
     opened = Bundle.open(bundle_path(str(bundle)))
+    admit(opened)
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
     reasons, counted, gmacs, achieved, best = [], "", None, None, None
     try:

@@ -17,6 +17,7 @@ from edge_sdk.profile import Profile, read_profile
 from edge_sdk.schema import to_plain
 from edge_sdk.selection import bundle_path
 from edge_sdk.target import PACKAGE, LoadOptions
+from edge_sdk.trust import admit
 
 
 def register(verb: Verb) -> None:
@@ -67,8 +68,10 @@ def _check(args: argparse.Namespace) -> int:
     checker = _checker(profile)
     reports = {}
     for name in args.bundle:
+        bundle = Bundle.open(name)
+        admit(bundle)
         with progress() as stage:
-            reports[name] = checker.check(Bundle.open(name), profile, progress=stage)
+            reports[name] = checker.check(bundle, profile, progress=stage)
     if args.json:
         print_json(
             [

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
+from throwaway import ThrowAwayKey
 
 from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import InputError, ManifestInvalid
@@ -93,10 +94,11 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 
 def test_a_signature_is_kept_and_changes_no_identity(tmp_path):
-    signed = dataclasses.replace(toys.bundle(), signature=b"signed")
+    signed = ThrowAwayKey("maker").signed(toys.bundle())
     signed.write(tmp_path / "x.edge")
     again = Bundle.open(tmp_path / "x.edge")
-    assert again.signature == b"signed"
+    assert again.signature == signed.signature
+    assert again.signatures[0].fits(again.manifest.to_bytes())
     assert again.sha256 == toys.bundle().sha256
 
 
