@@ -249,11 +249,7 @@ def unseen(pictures: int, confidence: float) -> float:
 
 def fall(name: str, metric: GateMetric) -> tuple[float, float]:
     """By how much a metric became worse, and by how much at most: an error rate does when it rises."""
-    low, high = (
-        (metric.low, metric.high) if metric.low is not None and metric.high is not None else (0.0, 0.0)
-    )
-    difference = metric.compiled - metric.reference
-    return (difference, high) if name in error_rates() else (-difference, -low)
+    return metric.fall(less_is_better=name in error_rates())
 
 
 def passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:

@@ -11,9 +11,6 @@ from edge_sdk.target import Session
 from edge_sdk.tasks import Task
 from edge_sdk.tensors import Tensors
 
-MIN_GOLDEN_SNR_DB = 20.0
-"""Engines on other processors round differently: 35 dB and more was seen for the same network, below 12 dB for swapped
-colours."""
 STEPS = 3
 """Steps of a recurrent network, the first from zeros: each is a case with what was remembered before it."""
 
