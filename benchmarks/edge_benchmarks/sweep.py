@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -290,15 +291,23 @@ class Ray:
 
     def run(self, work: Callable[[Job], Outcome], todo: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """See :class:`Executor`."""
+        if self.address is None:
+            _ask_for_a_token()
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as missing:
             raise MissingDependency(
                 f"ray cannot be imported: {missing}", remedy="pip install 'face-edge-sdk[ray]'"
             ) from missing
-        here = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
-        ray.init(address=self.address, log_to_driver=False, **here)
-        try:
+        with contextlib.ExitStack() as stack:
+            here: dict[str, Any] = {}
+            if self.address is None:
+                # Ray lets everybody write into its folder: it gets one inside a folder of this user's.
+                place = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+                folder = str(Path(stack.enter_context(place)) / "r")
+                here = {"num_cpus": self.workers, "include_dashboard": False, "_temp_dir": folder}
+            ray.init(address=self.address, log_to_driver=False, **here)
+            stack.callback(ray.shutdown)
             remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(work)
             waiting = {remote.remote(job): job for job in todo}
             while waiting:
@@ -308,8 +317,16 @@ class Ray:
                     yield job, ray.get(done)
                 except ray.exceptions.RayError as error:
                     yield job, _lost(job, str(error))
-        finally:
-            ray.shutdown()
+
+
+def _ask_for_a_token() -> None:
+    """Let a Ray cluster that this process starts serve this process and its children alone.
+
+    Ray listens on all interfaces and would run what anybody sends. It reads these variables once, when it is imported.
+    """
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def sweep(

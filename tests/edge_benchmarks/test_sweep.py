@@ -1,8 +1,10 @@
 """Sweeps: cells are kept as they come, a lost process loses none, and who measures is alone."""
 
+import importlib.util
 import json
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 
@@ -10,7 +12,7 @@ import pytest
 
 from edge_benchmarks import sweep
 from edge_sdk import zoo
-from edge_sdk.errors import InputError
+from edge_sdk.errors import InputError, MissingDependency
 
 
 @pytest.fixture
@@ -221,7 +223,8 @@ def test_a_bad_cell_comes_back_from_its_process_as_an_error(plan):
 @pytest.mark.filterwarnings("ignore")  # a cluster that loses a process is not quiet
 @pytest.mark.parametrize(("module", "executor"), [("distributed", sweep.Dask), ("ray", sweep.Ray)])
 def test_a_cluster_that_loses_a_worker_loses_no_cell(plan, tmp_path, module, executor):
-    pytest.importorskip(module, reason="the extra of this cluster is not installed")
+    if importlib.util.find_spec(module) is None:  # not imported: Ray reads its settings once
+        pytest.skip("the extra of this cluster is not installed")
     marker, kill = str(tmp_path / "killed"), signal.SIGKILL
 
     def work(job):
@@ -241,6 +244,29 @@ def test_a_cluster_that_loses_a_worker_loses_no_cell(plan, tmp_path, module, exe
     assert killed != os.getpid()
     assert killed not in {r["pid"] for r in records if "raspberry-pi-5-fp32" in r["name"]}
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 4
+
+
+def test_a_ray_cluster_of_this_machine_asks_for_a_token_that_nobody_else_has(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(sweep.importlib, "import_module", missing)
+    with pytest.raises(MissingDependency, match="ray"):
+        next(sweep.Ray(1, "host:6379").run(lambda job: job, []))
+    assert "RAY_AUTH_TOKEN" not in os.environ  # a cluster that stands has its own
+    with pytest.raises(MissingDependency, match="ray"):
+        next(sweep.Ray(1).run(lambda job: job, []))
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert len(token) == 64
+    with pytest.raises(MissingDependency, match="ray"):
+        next(sweep.Ray(1).run(lambda job: job, []))
+    assert os.environ["RAY_AUTH_TOKEN"] == token
+
+
+def missing(name):
+    raise ImportError(name)
 
 
 def test_who_measures_is_alone_and_goes_before_who_comes_later(tmp_path):
