@@ -183,6 +183,11 @@ class Manifest:
             raise ManifestInvalid(
                 "manifest.gate has no metrics or no pictures: nothing was gated", remedy=remedy
             )
+        if not 0.5 <= self.recipe.gate.confidence < 1:
+            raise ManifestInvalid(
+                f"manifest.recipe.gate.confidence is {self.recipe.gate.confidence:g}, expected 0.5 to 1",
+                remedy=remedy,
+            )
         for name, metric in self.gate.metrics.items():
             where = f"manifest.gate.metrics.{name}"
             if metric.max_drop != limits.get(name) or not 0 < metric.max_drop < 1:

@@ -102,7 +102,7 @@ def manifests(draw):
             draw(texts),
             precision,
             draw(st.integers(1, 1000)) if precision == "int8" else 0,
-            Gate(limits, draw(st.just(0.95) | shares)),
+            Gate(limits, draw(st.just(0.95) | st.floats(0.5, 0.99))),
             draw(st.sampled_from(["channel", "tensor"])),
             draw(st.sampled_from(["minmax", "mse", "percentile", "entropy"])),
             draw(st.sampled_from([None, True, False])),

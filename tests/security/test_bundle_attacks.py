@@ -280,6 +280,7 @@ def of_gate(**changes):
             lambda m: (of_gate(max_drop=7)(m), m["recipe"]["gate"]["max_drop"].update(map50=7)),
             "between 0 and 1",
         ),
+        (lambda m: m["recipe"]["gate"].update(confidence=0.01), "confidence is 0.01"),
         (lambda m: m["gate"].update(metrics={}), "nothing was gated"),
         (lambda m: m["gate"]["evaluation"].update(items=0), "nothing was gated"),
         (lambda m: m["recipe"].update(gate={"max_drop": {}}), "the recipe's is None"),
