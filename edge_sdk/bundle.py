@@ -32,6 +32,9 @@ SUFFIX = ".edge"
 MAX_BYTES = 512 * 2**20
 MAX_FILES = 64
 MAX_MANIFEST_BYTES = 256 * 2**10
+MIN_GOLDEN_SNR_DB = 20.0
+"""Engines on other processors round differently: 35 dB and more was seen for the same network, below 12 dB for swapped
+colours."""
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 _MEMBER = re.compile(r"(artifact|golden/[0-9]{1,2})/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -81,7 +84,7 @@ class DataDigest:
 
 @dataclass(frozen=True, slots=True)
 class GateMetric:
-    """One figure of the gate, as fractions.
+    """One figure of the gate, as fractions. Its name says whether less is better: see :meth:`fall`.
 
     Attributes:
         reference: the float reference's.
@@ -96,6 +99,17 @@ class GateMetric:
     max_drop: float
     low: float | None = None
     high: float | None = None
+
+    def fall(self, *, less_is_better: bool) -> tuple[float, float]:
+        """By how much the figure became worse, and by how much at most according to its interval.
+
+        Args:
+            less_is_better: of an error rate, which became worse if it rose.
+        """
+        difference = self.compiled - self.reference
+        if self.low is None or self.high is None:
+            return (difference, 0.0) if less_is_better else (-difference, 0.0)
+        return (difference, self.high) if less_is_better else (-difference, -self.low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,13 @@ class Manifest:
                 f"manifest.golden.cases is {self.golden.cases}: nothing would prove the bundle on a device",
                 remedy="build it again",
             )
+        if self.golden.min_snr_db < MIN_GOLDEN_SNR_DB:
+            raise ManifestInvalid(
+                f"manifest.golden.min_snr_db is {self.golden.min_snr_db:g}, expected at least "
+                f"{MIN_GOLDEN_SNR_DB:g}: other answers would pass for the network's",
+                remedy="build it again",
+            )
+        self._check_gate()
         for name, listed, tensors in (
             ("inputs", self.inputs, self.spec.inputs),
             ("outputs", self.outputs, self.spec.outputs),
@@ -154,6 +175,37 @@ class Manifest:
             if sorted(listed) != sorted(t.name for t in tensors):
                 raise ManifestInvalid(
                     f"manifest.{name} {list(listed)} are not the spec's, each once", remedy="build it again"
+                )
+
+    def _check_gate(self) -> None:
+        """Refuse figures that do not pass their own limits, unless a waiver says why the bundle exists all the same."""
+        limits, remedy = self.recipe.gate.max_drop, "build it again, or take another bundle"
+        if not self.gate.metrics or self.gate.evaluation.items < 1:
+            raise ManifestInvalid(
+                "manifest.gate has no metrics or no pictures: nothing was gated", remedy=remedy
+            )
+        if not 0.5 <= self.recipe.gate.confidence < 1:
+            raise ManifestInvalid(
+                f"manifest.recipe.gate.confidence is {self.recipe.gate.confidence:g}, expected 0.5 to 1",
+                remedy=remedy,
+            )
+        for name, metric in self.gate.metrics.items():
+            where = f"manifest.gate.metrics.{name}"
+            if metric.max_drop != limits.get(name) or not 0 < metric.max_drop < 1:
+                raise ManifestInvalid(
+                    f"{where}.max_drop is {metric.max_drop:g}, the recipe's is {limits.get(name)}: "
+                    "expected the same, between 0 and 1",
+                    remedy=remedy,
+                )
+            if self.gate.waiver is not None:
+                continue
+            drop, bound = metric.fall(less_is_better=name in self.spec.head.error_rates)
+            # Written so that what is no number fails.
+            if not (drop <= metric.max_drop and bound <= metric.max_drop):
+                raise ManifestInvalid(
+                    f"{where} became worse by {drop:g}, at most {bound:g}; its limit is {metric.max_drop:g} and the "
+                    "manifest has no waiver",
+                    remedy=remedy,
                 )
 
     def to_bytes(self) -> bytes:

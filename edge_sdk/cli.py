@@ -36,7 +36,7 @@ from edge_sdk.image import Image, write_image
 from edge_sdk.model import Model, load
 from edge_sdk.results import Detections
 from edge_sdk.schema import to_plain
-from edge_sdk.selection import bundle_path, names_a_file
+from edge_sdk.selection import find_bundle, names_a_file, open_shipped
 from edge_sdk.sources import open_source
 from edge_sdk.spec import Recipe
 from edge_sdk.target import available_targets
@@ -159,7 +159,7 @@ def _zoo(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name in zoo.NAMES:
         for shipped in zoo.bundles(name):
-            bundle = Bundle.open(shipped.path)
+            bundle = open_shipped(shipped)
             rows.append(
                 {
                     "model": name,
@@ -231,9 +231,10 @@ def _models(args: argparse.Namespace, stack: ExitStack) -> tuple[Model[Any], Mod
 
     ``--conf`` belongs to whichever of the two finds faces.
     """
-    given = names_a_file(args.model)
-    task = (Bundle.open(args.model).manifest.spec if given else zoo.spec(args.model)).task
-    model = stack.enter_context(load_asked(args, confidence=args.conf if faces_of(task) == "found" else None))
+    bundle = Bundle.open(args.model) if names_a_file(args.model) else None
+    task = (zoo.spec(args.model) if bundle is None else bundle.manifest.spec).task
+    confidence = args.conf if faces_of(task) == "found" else None
+    model = stack.enter_context(load_asked(args, confidence, bundle))
     if model.task.faces == "found":
         if args.faces is not None:
             raise InputError(f"{model.info.name} finds faces itself", remedy="leave --faces out")
@@ -251,7 +252,7 @@ def _places(boxes: Any) -> dict[str, Any]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    bundle = Bundle.open(bundle_path(args.bundle))
+    bundle = find_bundle(args.bundle).bundle
     if args.json:
         signatures = cli_signing.signatures_shown(bundle)
         print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256, "signatures": signatures})
@@ -299,11 +300,11 @@ def _recipe(recipe: Recipe) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    path = bundle_path(args.bundle)
-    bundle = Bundle.open(path)
+    found = find_bundle(args.bundle)
+    bundle, path = found.bundle, found.path
     signers = cli_signing.check_asked(args, bundle)
     try:
-        load(path).close()
+        load(bundle).close()
     except ChecksumMismatch as error:
         if args.json:
             print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})

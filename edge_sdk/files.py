@@ -1,7 +1,8 @@
-"""The one way in which a file or a folder is written: whole, or not at all."""
+"""The one way in which a file or a folder is written: whole, or not at all; and files that nobody else may touch."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -122,3 +123,64 @@ def entries(folder: Path, *, below: bool = False) -> list[Path]:
     except OSError as error:
         refuse(error)
         raise
+
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def check_private_folder(path: Path, remedy: str) -> None:
+    """Refuse a folder in which somebody else could put files.
+
+    The last part of its path must be the folder itself: a link leads wherever its maker turns it.
+
+    Args:
+        path: of the folder.
+        remedy: how to name another one, for the message.
+
+    Raises:
+        InputError: it is a link or no folder, belongs to another user, or others may write into it.
+        OSError: it cannot be looked at.
+    """
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path} is a link or a file, not a folder", remedy=remedy)
+    _check_ours(path, found, f"chmod 700 {path} if it is yours, or {remedy}")
+
+
+def open_private(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file on which trust rests, such as a key or a lock, and look at what was opened, not at its name.
+
+    Args:
+        path: of the file.
+        flags: as for :func:`os.open`; what is made is for this user alone.
+
+    Returns:
+        Handle of a regular file of this user that nobody else may write.
+
+    Raises:
+        InputError: it is a link or anything else.
+        OSError: it cannot be opened.
+    """
+    # Without O_NONBLOCK a pipe in the file's place would wait for whoever writes into it.
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path} is a link", remedy=f"remove {path}") from error
+        raise
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path} is no regular file", remedy=f"remove {path}")
+        _check_ours(path, found, f"remove {path}")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_ours(path: Path, found: os.stat_result, remedy: str) -> None:
+    if found.st_uid != os.geteuid():
+        raise InputError(f"{path} belongs to another user", remedy=remedy)
+    if found.st_mode & _OTHERS_WRITE:
+        raise InputError(f"other users may write {path}", remedy=remedy)

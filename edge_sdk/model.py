@@ -201,7 +201,7 @@ class Model(Generic[R]):
 
 
 def load(
-    model: str | Path,
+    model: str | Path | Bundle,
     *,
     target: str | None = None,
     prefer: Sequence[str] = (),
@@ -214,14 +214,15 @@ def load(
     verify: bool = True,
     trust: Trust | None = None,
 ) -> Model[Any]:
-    """Load a model by zoo name or from a bundle file.
+    """Load a model by zoo name, from a bundle file, or from a bundle that is open.
 
     A zoo name takes, among the bundles of the model whose engine is installed here, the fastest that passed its gate.
     What is asked for is required: nothing is replaced silently. An engine that compiles at load keeps what it compiled
     for the next time, in ``$EDGE_SDK_ENGINE_CACHE`` or the user's cache folder; ``off`` keeps nothing.
 
     Args:
-        model: zoo name, or path of an ``.edge`` file.
+        model: zoo name, path of an ``.edge`` file (text with that suffix or a separator, or a Path), or what
+            :meth:`edge_sdk.Bundle.open` returned: the bytes that were looked at are the bytes that are loaded.
         target: engine that must run it.
         prefer: engines that may run it, in this order, instead of one that must: ``("tensorrt", "onnxruntime")`` lets
             onnxruntime answer from a bundle for TensorRT while this device builds the plan, or where there is none.
@@ -258,7 +259,7 @@ def load(
     if manifest.gate.waiver is not None:
         _LOG.warning(
             "%s did not pass its accuracy gate; waived: %s (edge-sdk inspect shows what was lost)",
-            model,
+            chosen.path or manifest.spec.name,
             manifest.gate.waiver,
         )
     own = find_target(manifest.target)
@@ -289,6 +290,8 @@ def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task
     def proven(target: Target, options: LoadOptions, task: Task) -> Session:
         session = target.load(bundle.artifact, manifest.spec, options=options)
         try:
+            if options.cache is not None and options.cache.problem is not None:
+                session.notes = (*session.notes, options.cache.problem)
             for case in cases:
                 check_golden(session, task, case, manifest.golden.min_snr_db)
         except BaseException:

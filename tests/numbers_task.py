@@ -77,7 +77,6 @@ STEPS = 3
 class NumbersEvaluator:
     metrics = gated = ("numbers_error",)
     class_means = frozenset()
-    error_rates = frozenset(gated)
 
     def is_labelled(self, folder, labels):
         return True

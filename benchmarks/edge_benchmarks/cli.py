@@ -9,11 +9,10 @@ from pathlib import Path
 from edge_benchmarks import compare, module_cli, render_html, render_text, report, scenarios, suite, sweep
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
-from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.errors import InputError
 from edge_sdk.files import write_atomically
-from edge_sdk.selection import bundle_path
+from edge_sdk.selection import find_bundle
 
 
 def register(verb: Verb) -> None:
@@ -148,7 +147,7 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
     bundles = args.bundle or [module_cli.DEFAULT_MODEL]
     for bundle in bundles:
         # A wrong name at the end of a list should not wait for what stands before it.
-        Bundle.open(bundle_path(bundle))
+        find_bundle(bundle)
     return [Cell(bundle, scenario, options) for bundle in bundles], [], args.repeat
 
 

@@ -20,10 +20,9 @@ import numpy.typing as npt
 from edge_benchmarks import macs
 from edge_benchmarks.report import Roofline
 from edge_sdk import protobuf
-from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, MissingDependency
 from edge_sdk.protobuf import integer, message, text
-from edge_sdk.selection import bundle_path
+from edge_sdk.selection import find_bundle
 from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, Target, find_target
 from edge_sdk.tensors import TensorSpec
@@ -50,7 +49,7 @@ def measure(
         threads: number of threads of the engine.
         device: device that the engine must run on; None takes the usual one.
     """
-    opened = Bundle.open(bundle_path(str(bundle)))
+    opened = find_bundle(bundle).bundle
     admit(opened)
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
     reasons, counted, gmacs, achieved, best = [], "", None, None, None

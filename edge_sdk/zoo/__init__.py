@@ -69,7 +69,7 @@ def spec(name: str) -> ModelSpec:
     if name not in NAMES:
         raise InputError(
             f"no model {name!r} in the zoo",
-            remedy=f"use one of {', '.join(NAMES)}, or the path of a bundle",
+            remedy=f"use one of {', '.join(NAMES)}, or a bundle's path, such as ./name.edge",
         )
     found: ModelSpec = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
     return found

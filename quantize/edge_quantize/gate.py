@@ -248,12 +248,8 @@ def unseen(pictures: int, confidence: float) -> float:
 
 
 def fall(name: str, metric: GateMetric) -> tuple[float, float]:
-    """How far a metric got worse, and how far at most by its bounds; an error rate gets worse when it rises."""
-    low, high = (
-        (metric.low, metric.high) if metric.low is not None and metric.high is not None else (0.0, 0.0)
-    )
-    difference = metric.compiled - metric.reference
-    return (difference, high) if name in error_rates() else (-difference, -low)
+    """By how much a metric became worse, and by how much at most: an error rate does when it rises."""
+    return metric.fall(less_is_better=name in error_rates())
 
 
 def passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:

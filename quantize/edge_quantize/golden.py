@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_sdk.bundle import GoldenCase
+from edge_sdk.bundle import MIN_GOLDEN_SNR_DB, GoldenCase
 from edge_sdk.errors import CompileFailed
 from edge_sdk.image import Image
 from edge_sdk.state import State
@@ -13,9 +13,6 @@ from edge_sdk.tasks import Task
 from edge_sdk.tensors import Tensors
 from edge_sdk.verify import snr_db
 
-MIN_GOLDEN_SNR_DB = 20.0
-"""Engines on other processors round differently: 35 dB and more was seen for the same network, below 12 dB for swapped
-colours."""
 STEPS = 3
 """Steps of a recurrent network, the first from zeros: each is a case with what was remembered before it."""
 

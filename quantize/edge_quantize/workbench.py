@@ -10,14 +10,14 @@ from pathlib import Path
 from edge_quantize.calibration import CalibrationSet, calibration_set, evenly
 from edge_quantize.data import check_classes, digest
 from edge_quantize.gate import check_alive, compare, examine, outputs_of
-from edge_quantize.golden import MIN_GOLDEN_SNR_DB, golden_cases, golden_frame
+from edge_quantize.golden import golden_cases, golden_frame
 from edge_quantize.graph.check_graph import check_graph
 from edge_quantize.graph.qat_import import check_quantized
 from edge_quantize.metrics import evaluator_of
 from edge_quantize.recipe import read_recipe
 from edge_quantize.report import Report
 from edge_sdk import __version__
-from edge_sdk.bundle import Bundle, DataDigest
+from edge_sdk.bundle import MIN_GOLDEN_SNR_DB, Bundle, DataDigest
 from edge_sdk.errors import CompileFailed, InputError, LoadFailed
 from edge_sdk.host import no_progress
 from edge_sdk.image import read_image

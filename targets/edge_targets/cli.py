@@ -15,7 +15,7 @@ from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.model import load
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.schema import to_plain
-from edge_sdk.selection import bundle_path
+from edge_sdk.selection import find_bundle
 from edge_sdk.target import PACKAGE, LoadOptions
 from edge_sdk.trust import admit
 
@@ -105,8 +105,9 @@ def _checker(profile: Profile) -> Any:
 
 
 def _install(args: argparse.Namespace) -> int:
-    path = bundle_path(args.bundle)
-    target = Bundle.open(path).manifest.target
+    found = find_bundle(args.bundle)
+    bundle, path = found.bundle, found.path
+    target = bundle.manifest.target
     cache = default_cache()
     if cache is None:
         raise LoadFailed(
@@ -114,18 +115,19 @@ def _install(args: argparse.Namespace) -> int:
             remedy=f"set {FOLDER_VARIABLE} to a folder",
         )
     started = time.monotonic()
-    with progress() as stage, load(path, options=LoadOptions(cache=cache, progress=stage)) as model:
+    with progress() as stage, load(bundle, options=LoadOptions(cache=cache, progress=stage)) as model:
         built, cached = model.session.built, model.session.cached
         device = model.info.device
     seconds = time.monotonic() - started
     if cached is False:
         raise LoadFailed(
-            f"it was compiled and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
+            f"it was compiled and proven in {seconds:.0f} s, but could not be kept in {cache.folder}"
+            + ("" if cache.problem is None else f": {cache.problem}"),
             remedy=f"make room there, or set {FOLDER_VARIABLE} to a folder of this user",
         )
     if args.json:
-        found = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
-        print_json({**found, "built": built, "cache": str(cache.folder)})
+        said = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
+        print_json({**said, "built": built, "cache": str(cache.folder)})
         return 0
     how = {True: "compiled", False: "found in the cache", None: f"loaded by {target}"}[built]
     print(

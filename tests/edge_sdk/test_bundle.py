@@ -104,4 +104,4 @@ def test_a_signature_is_kept_and_changes_no_identity(tmp_path):
 
 def test_what_could_not_be_read_is_not_made():
     with pytest.raises(ManifestInvalid):
-        toys.bundle(min_snr_db="20")
+        toys.bundle(producer=20)

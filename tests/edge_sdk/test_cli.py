@@ -11,7 +11,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
 
-from edge_sdk.bundle import GoldenCase
+from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.cli import main
 from edge_sdk.draw import annotate
 from edge_sdk.errors import BundleError, LoadFailed, MissingDependency
@@ -45,6 +45,34 @@ def test_predict_prints_a_line_a_frame(capsys, toy_bundle, toy_engine, picture):
     out, err = capsys.readouterr()
     assert out.startswith("red.png: 1 face: red 1.00 at ")
     assert "toy on onnxruntime fp32" in err
+
+
+@pytest.mark.parametrize("verb", ["verify", "predict"])
+def test_the_bundle_that_is_looked_at_is_the_one_that_is_loaded(
+    capsys, toy_bundle, toy_engine, picture, monkeypatch, verb
+):
+    """A pipe gives other bytes at every opening, and a file can be swapped: it is opened once."""
+    opened, load, read, seen = [], toy_engine.load, Bundle.open, []
+
+    def once(path):
+        opened.append(path)
+        bundle = read(path)
+        toys.bundle(producer="somebody else").write(path)
+        return bundle
+
+    def loading(artifact, spec, *, options):
+        seen.append(artifact)
+        return load(artifact, spec, options=options)
+
+    first = read(toy_bundle)
+    monkeypatch.setattr(Bundle, "open", once)
+    monkeypatch.setattr(toy_engine, "load", loading)
+    arguments = {"verify": ["--json"], "predict": ["--source", picture]}[verb]
+    assert main([verb, str(toy_bundle), *arguments]) == 0
+    assert opened in ([toy_bundle], [str(toy_bundle)])
+    assert seen == [first.artifact]
+    if verb == "verify":
+        assert json.loads(capsys.readouterr().out)["sha256"] == first.sha256
 
 
 def test_predict_prints_ndjson(capsys, toy_bundle, toy_engine, tmp_path):

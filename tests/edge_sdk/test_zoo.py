@@ -1,5 +1,6 @@
 import json
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,34 @@ def test_a_bundle_that_is_not_the_indexed_one_is_refused(toy_zoo, toy_engine, in
     toys.bundle(producer="somebody else").write(folder / "toy.onnxruntime-fp32.edge")
     with pytest.raises(ChecksumMismatch, match="index"):
         edge.load("toy")
+    assert toy_engine.loads == 0
+
+
+def test_a_file_that_bears_a_models_name_does_not_take_its_place(
+    toy_zoo, toy_engine, installed, tmp_path, monkeypatch, capsys
+):
+    """It would escape the index's hash: a path has the suffix or a separator, or is a Path."""
+    monkeypatch.chdir(tmp_path)
+    toys.bundle(producer="somebody else").write(tmp_path / "toy")
+    with edge.load("toy") as model:
+        assert "shipped" in model.info.chosen
+    for verb in ("inspect", "verify"):
+        assert main([verb, "toy", "--json"]) == 0
+        assert "somebody else" not in capsys.readouterr().out
+    for path in (Path("toy"), "./toy", str(tmp_path / "toy")):
+        with edge.load(path) as model:
+            assert "the file" in model.info.chosen
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify", "zoo", "bench"])
+def test_no_verb_takes_a_bundle_that_is_not_the_indexed_one(
+    toy_zoo, toy_engine, installed, capsys, monkeypatch, verb
+):
+    monkeypatch.setattr("edge_sdk.cli.available_targets", lambda: ("onnxruntime",))
+    folder = toy_zoo(("onnxruntime", "fp32", {"x86_64": 1.0}))
+    toys.bundle(producer="somebody else").write(folder / "toy.onnxruntime-fp32.edge")
+    assert main([verb] if verb == "zoo" else [verb, "toy"]) == 4
+    assert "index" in capsys.readouterr().err
     assert toy_engine.loads == 0
 
 

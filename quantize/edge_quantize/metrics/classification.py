@@ -126,7 +126,6 @@ class ClassificationEvaluator:
     metrics = METRICS
     gated = METRICS
     class_means = frozenset(("macro_f1", "uar"))
-    error_rates = frozenset[str]()
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """Class folders or YOLO layout."""

@@ -318,7 +318,6 @@ class DetectionEvaluator:
     metrics = METRICS
     gated = GATED
     class_means = frozenset(("map50", "map50_95"))
-    error_rates = frozenset[str]()
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """YOLO layout, or class folders of pictures that are one face each."""

@@ -237,7 +237,6 @@ class LivenessEvaluator:
     metrics = METRICS
     gated = GATED
     class_means = frozenset[str]()
-    error_rates = frozenset(METRICS) - {"auc"}
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """A folder of bona fide pictures beside those of attacks."""
