@@ -17,6 +17,7 @@ from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.handover import Successor, choose_serving
 from edge_sdk.image import Color, Image
+from edge_sdk.ownership import Ownership
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Result
 from edge_sdk.selection import Selected, select
@@ -70,7 +71,9 @@ class Model(Generic[R]):
 
     For a type checker, say what it answers: ``detector: Model[Detections] = edge_sdk.load("fer-yolo11n")``.
 
-    One model serves one thread at a time: its buffers are reused from frame to frame.
+    One model serves one thread at a time, for its buffers are reused from frame to frame: a call or ``close`` that comes
+    while another thread's call runs is refused (ModelBusy). It serves the process that loaded it; in one forked from it
+    every call is refused (InferFailed).
 
     Args:
         session: of the engine; the model closes it.
@@ -85,7 +88,7 @@ class Model(Generic[R]):
         self.session, self.task, self.info = session, task, info
         self._answerer = f"{info.target}-{info.precision}"
         self._successor = successor
-        self._closed = False
+        self._ownership = Ownership(self, "the model", closed=InputError)
         self._recurrent = bool(task.spec.state)
 
     @property
@@ -99,10 +102,18 @@ class Model(Generic[R]):
         return None if self._successor is None else self._successor.target
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait, at most so long, until no engine is pending; returns whether that is so."""
-        if self._successor is not None and self._successor.wait(timeout_s):
-            self._take_over(self._successor)
-        return self._successor is None
+        """Wait, at most so long, until no engine is pending; returns whether that is so.
+
+        Raises:
+            ModelBusy: another thread is using the model just when the new engine would take over.
+        """
+        successor = self._successor
+        if successor is None or not successor.wait(timeout_s):
+            return successor is None
+        with self._ownership:
+            if self._successor is not None:  # a call may have been faster
+                self._take_over(self._successor)
+        return True
 
     def _take_over(self, successor: Successor) -> None:
         """Go on with the session that was waited for, or without it."""
@@ -116,10 +127,10 @@ class Model(Generic[R]):
             )
             self.info = replace(self.info, notes=(*self.info.notes, note))
             return
-        self.session.close()
-        self.session = session
+        before, self.session = self.session, session
         self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
         self._answerer = f"{self.info.target}-{self.info.precision}"
+        before.close()
 
     def new_state(self) -> State | None:
         """What the network remembers of one stream or track, zeros at first, to be given to every call for it.
@@ -151,10 +162,22 @@ class Model(Generic[R]):
 
         Raises:
             InputError: not such a frame or boxes, a state is missing or not wanted, or the model is closed.
-            InferFailed: the engine failed.
+            InferFailed: the engine failed, or this process was forked from the one that loaded the model.
+            ModelBusy: another thread is using the model.
         """
-        if self._closed:
-            raise InputError("the model is closed", remedy="load it again")
+        ownership = self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
+        try:
+            if self._successor is not None and self._successor.done:
+                self._take_over(self._successor)
+            return self._answer(image, boxes, color, state)
+        finally:
+            ownership.give(mine)
+
+    def _answer(self, image: Image, boxes: npt.ArrayLike | None, color: Color, state: State | None) -> R:
         if (state is not None) != self._recurrent:
             raise InputError(
                 f"{self.info.name} {'needs a state' if self._recurrent else 'remembers nothing between frames'}",
@@ -162,16 +185,19 @@ class Model(Generic[R]):
                 if self._recurrent
                 else "leave state out",
             )
-        if self._successor is not None and self._successor.done:
-            self._take_over(self._successor)
         found = self.task.run(
             self.session, image, boxes=boxes, color=color, state=state, target=self._answerer
         )
         return cast(R, found)
 
     def close(self) -> None:
-        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache."""
-        self._closed = True
+        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache.
+
+        Raises:
+            ModelBusy: another thread is using the model; nothing was freed.
+        """
+        if not self._ownership.end():
+            return
         if self._successor is not None:
             self._successor.abandon()
             self._successor = None
