@@ -7,6 +7,7 @@ first use, so that a board's own build of OpenCV serves as well as the one from 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,11 @@ Color = Literal["rgb", "bgr"]
 
 MAX_PIXELS = 64_000_000
 """Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
+
+
+EXACT_SIDE = 2048
+"""Pixels: a larger square that reaches over the frame is averaged down to this before its border is made, which would
+otherwise take gigabytes; every other crop is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +117,9 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
             four times as large.
     """
     try:
-        found = np.asarray(boxes, np.float32)
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # infinite then, and refused below
+            found = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError, OverflowError):
         found = np.zeros((), np.float32)
     if found.shape == (0,) or found.shape == (0, 4):
         return np.zeros((0, 4), np.float32)
@@ -301,7 +308,10 @@ class Cropper:
         self._cv2 = opencv()
 
     def __call__(self, image: Image, box: npt.NDArray[Any] | None, color: Color = "rgb") -> Image:
-        """Cut one face.
+        """Cut one face, as if the frame's edge went on for ever where ``outside`` is ``repeat``.
+
+        The resampling starts from the frame's own pixels, except for a square of more than ``EXACT_SIDE`` pixels that
+        reaches over the frame: its edges lie within three thousandths of its side of where they should.
 
         Args:
             image: (H, W, 3) frame.
@@ -310,22 +320,33 @@ class Cropper:
 
         Returns:
             The (1, side_y, side_x, 3) canvas in RGB, overwritten by the next call.
+
+        Raises:
+            InputError: the box is not of finite numbers.
         """
         cv2, height, width = self._cv2, image.shape[0], image.shape[1]
         patch = image
         if box is not None:
             x1, y1, x2, y2 = (float(v) for v in box)
+            if not math.isfinite(x1 + y1 + x2 + y2):
+                raise InputError(
+                    f"box {[x1, y1, x2, y2]} is not of numbers", remedy="give finite x1, y1, x2, y2"
+                )
             side = max(1, round(max(x2 - x1, y2 - y1) * self.crop.margin))
             if self.crop.outside == "shift":
                 side = min(side, height, width)
             left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
             if self.crop.outside == "shift":
                 left, top = min(max(left, 0), width - side), min(max(top, 0), height - side)
-            right, bottom = left + side, top + side
-            patch = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-            over = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-            if any(over):
-                patch = cv2.copyMakeBorder(patch, *over, cv2.BORDER_REPLICATE)
+            y, rows, above, below = _inside(top, side, height)
+            x, columns, before, after = _inside(left, side, width)
+            patch = image[y : y + rows, x : x + columns]
+            if rows < side or columns < side:
+                if (shrink := -(-side // EXACT_SIDE)) > 1:
+                    smaller = max(1, round(columns / shrink)), max(1, round(rows / shrink))
+                    patch = cv2.resize(patch, smaller, interpolation=cv2.INTER_AREA)
+                    above, below, before, after = (round(n / shrink) for n in (above, below, before, after))
+                patch = cv2.copyMakeBorder(patch, above, below, before, after, cv2.BORDER_REPLICATE)
         # Averaging where pixels are lost, bilinear where they are made up: what training calls a small face.
         shrinks = patch.shape[0] > self.side_y
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -333,3 +354,11 @@ class Cropper:
         if color == "bgr":
             cv2.cvtColor(self.canvas[0], cv2.COLOR_BGR2RGB, dst=self.canvas[0])
         return self.canvas
+
+
+def _inside(start: int, length: int, limit: int) -> tuple[int, int, int, int]:
+    """How a stretch lies over ``0..limit``: first pixel inside, pixels inside (at least the nearest), before, after."""
+    first = min(max(start, 0), limit - 1)
+    count = max(1, min(start + length, limit) - first)
+    before = min(first - min(start, first), length - count)
+    return first, count, before, length - count - before

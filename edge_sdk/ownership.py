@@ -20,7 +20,7 @@ class Ownership:
     answers, or wait for each other unseen. In a process that was forked from the one that loaded, it can never be taken:
     the engine's threads are not there, and it would wait for them for ever.
 
-    A context manager: ``with self._ownership: ...``. On a frame's path, where it costs three times as much, written out::
+    A context manager: ``with self._ownership: ...``. On a frame's path, where it costs thrice as much, written out::
 
         try:
             mine = ownership.take()
