@@ -1,13 +1,15 @@
-"""The one way in which a file or a folder is written: whole, or not at all."""
+"""The one way in which a file or a folder is written, whole or not at all, and in which a file of others is read."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_sdk.errors import InputError
 
@@ -32,6 +34,47 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+
+@contextmanager
+def opened(path: str | Path, what: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file of others for reading: no device, pipe or folder, which may have no end or never begin.
+
+    Args:
+        path: of the file.
+        what: it should be, such as ``"picture"``, for messages.
+
+    Yields:
+        The open file, and its size in bytes.
+
+    Raises:
+        InputError: it cannot be opened or read, or is no regular file.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody to write.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"cannot read {what} {path}: it is no file", remedy="name a file")
+            yield file, found.st_size
+    except IsADirectoryError as error:
+        raise InputError(f"cannot read {what} {path}: it is a folder", remedy="name a file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"cannot read {what} {path}: {reason}", remedy="check the path") from error
+
+
+def read_limited(path: str | Path, limit: int, what: str) -> bytes:
+    """The content of a file; one of more than ``limit`` bytes is an InputError, as is what :func:`opened` refuses."""
+    with opened(path, what) as (file, size):
+        if size > limit:
+            raise InputError(
+                f"{path} has {size:,} bytes, a {what} at most {limit:,}", remedy=f"name another {what}"
+            )
+        return file.read(size)
 
 
 @contextmanager

@@ -17,13 +17,16 @@ import numpy.typing as npt
 
 from edge_sdk.boxes import Boxes
 from edge_sdk.errors import InputError, MissingDependency
-from edge_sdk.files import write_atomically
+from edge_sdk.files import read_limited, write_atomically
+from edge_sdk.picture_header import picture_size
 
 Image = npt.NDArray[np.uint8]
 Color = Literal["rgb", "bgr"]
 
 MAX_PIXELS = 64_000_000
 """Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
+MAX_FILE_BYTES = 2**28
+"""Of a picture file: the largest frame, not compressed at all."""
 
 
 EXACT_SIDE = 2048
@@ -145,23 +148,27 @@ def read_image(path: str | Path) -> Image:
     """Read a picture file as (H, W, 3) uint8 RGB, upright as its EXIF tag says.
 
     Raises:
-        InputError: the file is missing, empty or not a picture.
+        InputError: the file is missing, no complete JPEG, PNG, BMP or WebP picture, or too large; nothing is decoded
+            of a picture that says it has more pixels than a frame may have.
     """
     cv2 = opencv()
+    data = read_limited(path, MAX_FILE_BYTES, "picture")
+    size = picture_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{path} has {size[0]}x{size[1]} pixels, at most {MAX_PIXELS:,} are read",
+            remedy="make it smaller",
+        )
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:  # more pixels than OpenCV decodes
+        image = None if size is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
         image = None
     if image is None:
         raise InputError(
             f"{path} is not a picture that OpenCV can read ({len(data)} bytes)",
             remedy="give a complete JPEG, PNG, BMP or WebP file",
         )
-    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return rgb
 
 

@@ -27,7 +27,7 @@ from edge_benchmarks.stats import (
 )
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.files import write_atomically
+from edge_sdk.files import read_limited, write_atomically
 from edge_sdk.schema import from_plain, to_plain
 
 SCHEMA = 2
@@ -40,6 +40,13 @@ DERIVED = ("schema", "protocol", "verdict", "reasons", "unknown")
 END_TO_END = "end_to_end"
 AT = "at"
 """Trace of when each decision was asked for, nanoseconds from the start of the measurement; no stage."""
+
+MAX_BYTES = 2**28
+"""Of a report file."""
+MAX_SAMPLES = 2**25
+"""Of all traces of a report together, 268 MB: six traces of a thousand decisions per second for an hour and a half."""
+MAX_PARTS = 1_000_000
+"""Objects and arrays of a report: each takes thirty times the memory of its two characters."""
 
 MAX_BACKGROUND = 0.10
 """Share of all cores that others may take during a valid run."""
@@ -520,17 +527,21 @@ def pack(samples: Samples) -> dict[str, Any]:
     }
 
 
-def unpack(packed: object) -> Samples:
+def unpack(packed: object, limit: int = MAX_SAMPLES) -> Samples:
     """The samples that :func:`pack` packed.
 
+    Args:
+        packed: what it made.
+        limit: samples that are read at most.
+
     Raises:
-        ValueError: it was not made by that.
+        ValueError: it was not made by that, or there are more.
     """
     if not isinstance(packed, dict) or set(packed) != {"count", "data"}:
         raise ValueError("a trace has a count and data")
     count = packed["count"]
-    if type(count) is not int or not 0 <= count <= 100_000_000:
-        raise ValueError(f"a trace of {count!r} samples")
+    if type(count) is not int or not 0 <= count <= limit:
+        raise ValueError(f"a trace of {count!r} samples, at most {MAX_SAMPLES:,} are read of a file")
     try:
         # A file may be anybody's: it shall not unpack to more than it says.
         engine = zlib.decompressobj()
@@ -539,7 +550,7 @@ def unpack(packed: object) -> Samples:
         raise ValueError(f"a trace is damaged: {error}") from error
     if len(data) != 8 * count:
         raise ValueError(f"a trace of {len(data)} bytes instead of {8 * count}")
-    return np.cumsum(np.frombuffer(data, "<i8").astype(np.int64))
+    return np.cumsum(np.frombuffer(data, "<i8"), dtype=np.int64)
 
 
 def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()) -> None:
@@ -574,7 +585,10 @@ def read_report(path: str | Path) -> Report:
     """
     remedy = "name a file that 'edge-sdk bench -o' of this version wrote"
     try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = read_limited(path, MAX_BYTES, "report").decode("utf-8")
+        if (parts := text.count("{") + text.count("[")) > MAX_PARTS:
+            raise InputError(f"{path} has {parts:,} parts, a report at most {MAX_PARTS:,}", remedy=remedy)
+        plain = json.loads(text)
         if not isinstance(plain, dict) or "schema" not in plain:
             raise InputError(f"{path} is not a benchmark report", remedy=remedy)
         if plain["schema"] != SCHEMA:
@@ -582,21 +596,25 @@ def read_report(path: str | Path) -> Report:
                 f"{path} is a benchmark report of schema {plain['schema']!r}, this version reads {SCHEMA}",
                 remedy="measure again, or read it with the version that wrote it",
             )
-        runs = tuple(_run(run, f"runs[{i}]") for i, run in enumerate(plain["runs"]))
+        runs, left = [], MAX_SAMPLES
+        for i, run in enumerate(plain["runs"]):
+            runs.append(_run(run, f"runs[{i}]", left))
+            left -= sum(len(samples) for samples in runs[-1].traces.values())
         failures = tuple(
             from_plain(Failure, failure, f"failures[{i}]")
             for i, failure in enumerate(plain.get("failures", ()))
         )
-        return Report(runs, failures)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
+        return Report(tuple(runs), failures)
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a benchmark report: {error}", remedy=remedy) from error
 
 
-def _run(plain: Mapping[str, Any], where: str) -> Run:
+def _run(plain: Mapping[str, Any], where: str, limit: int) -> Run:
     rest = {key: value for key, value in plain.items() if key not in (*DERIVED, "traces")}
-    traces = {str(name): unpack(packed) for name, packed in plain["traces"].items()}
+    traces: dict[str, Samples] = {}
+    for name, packed in plain["traces"].items():
+        traces[str(name)] = unpack(packed, limit)
+        limit -= len(traces[str(name)])
     return replace(from_plain(Run, rest, where), traces=traces)

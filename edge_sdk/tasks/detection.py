@@ -310,9 +310,12 @@ def sigmoid(logits: Floats) -> Floats:
 
 def cell_centres(height: int, width: int, stride: int) -> Floats:
     """(height * width, 3) x and y of each cell's centre and the stride, in canvas pixels, row by row."""
-    y, x = np.mgrid[0:height, 0:width]
-    columns = (x.ravel() + 0.5) * stride, (y.ravel() + 0.5) * stride, np.full(height * width, stride)
-    return np.stack(columns, axis=1).astype(np.float32)
+    # In place, in the type it has in the end: a hostile spec may ask for millions.
+    cells = np.empty((height, width, 3), np.float32)
+    cells[..., 0] = (np.arange(width) + 0.5) * stride
+    cells[..., 1] = (np.arange(height)[:, None] + 0.5) * stride
+    cells[..., 2] = stride
+    return cells.reshape(-1, 3)
 
 
 HEAD = DetectionHead
