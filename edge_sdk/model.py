@@ -274,36 +274,39 @@ def load(
     serving = choose_serving(own, chosen.bundle.artifact, manifest.spec, tuple(prefer), settings)
     # The preferred engine's options mean nothing to the one that stands in for it.
     mine = settings if serving.now is own else LoadOptions(settings.threads, settings.cache)
-    task = task_of(manifest.spec, confidence=confidence)
-    proven = _prover(chosen.bundle, verify)
-    session = proven(serving.now, mine, task)
+    proven = _prover(chosen.bundle, verify, confidence)
+    session, task = proven(serving.now, mine)
     answering = manifest.target if serving.now is own else serving.now.name
     try:
         successor = None
         if (later := serving.later) is not None:
-            # A task of its own: a task draws every frame on the same canvas.
-            successor = Successor(
-                later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
-            )
+            successor = Successor(later.name, lambda: proven(later, settings)[0])
         return Model(session, task, _info(chosen, answering, serving.notes, session), successor)
     except BaseException:
         session.close()
         raise
 
 
-def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task], Session]:
-    """What loads a bundle into an engine and, if asked, holds it against the golden vectors."""
+def _prover(
+    bundle: Bundle, verify: bool, confidence: float | None
+) -> Callable[[Target, LoadOptions], tuple[Session, Task]]:
+    """What loads a bundle into an engine and, if asked, holds it against the golden vectors.
+
+    Each session comes with a task of its own, for a task draws every frame on the same canvas; and only once the engine
+    has found that the artifact is what the spec says, for a spec may ask for much memory.
+    """
     manifest, cases = bundle.manifest, bundle.golden() if verify else ()
 
-    def proven(target: Target, options: LoadOptions, task: Task) -> Session:
+    def proven(target: Target, options: LoadOptions) -> tuple[Session, Task]:
         session = target.load(bundle.artifact, manifest.spec, options=options)
         try:
+            task = task_of(manifest.spec, confidence=confidence)
             for case in cases:
                 check_golden(session, task, case, manifest.golden.min_snr_db)
         except BaseException:
             session.close()
             raise
-        return session
+        return session, task
 
     return proven
 
