@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import sys
 import traceback
@@ -21,6 +22,7 @@ from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import engine_options, load_asked, print_gate, print_json, shown_coverage
 from edge_sdk.draw import annotate
+from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, write_image
 from edge_sdk.model import Model, load
@@ -29,7 +31,7 @@ from edge_sdk.schema import to_plain
 from edge_sdk.selection import bundle_path, names_a_file
 from edge_sdk.sources import open_source
 from edge_sdk.spec import Recipe
-from edge_sdk.target import available_targets
+from edge_sdk.target import LoadOptions, available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
@@ -97,6 +99,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+    sub.add_argument(
+        "--no-isolation",
+        action="store_true",
+        help="load it in this process, which an engine may end (default: in one of its own)",
+    )
+    sub.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that process may take (default: 600)",
+    )
 
     # The floors above take as long to import as all of this: a device that predicts does not wait for them.
     if not words or words[0] not in verbs.choices:
@@ -247,8 +261,18 @@ def _recipe(recipe: Recipe) -> str:
 def _verify(args: argparse.Namespace) -> int:
     path = bundle_path(args.bundle)
     bundle = Bundle.open(path)
+    if not 0 < args.timeout < math.inf:
+        raise InputError(f"--timeout must be above 0, got {args.timeout}", remedy="leave it out for 600 s")
     try:
-        load(path).close()
+        if args.no_isolation:
+            load(path).close()
+        else:
+            # Only there: an engine that crashes on what others made shall not take this process with it. What starts
+            # processes is slow to import, and other verbs do not need it.
+            from edge_sdk.isolation import prove_in_child
+
+            options = LoadOptions(cache=default_cache())
+            prove_in_child(path, bundle, bundle.manifest.target, options, timeout_s=args.timeout)
     except ChecksumMismatch as error:
         if args.json:
             print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})

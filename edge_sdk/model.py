@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy.typing as npt
 
-from edge_sdk.bundle import Bundle, GateResult
+from edge_sdk.bundle import GateResult
 from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.handover import Successor, choose_serving
@@ -24,8 +24,8 @@ from edge_sdk.selection import Selected, select
 from edge_sdk.spec import ModelSpec
 from edge_sdk.state import State
 from edge_sdk.target import CPU, LoadOptions, Session, Target, find_target
-from edge_sdk.tasks import Task, task_of
-from edge_sdk.verify import check_golden
+from edge_sdk.tasks import Task
+from edge_sdk.verify import load_proven
 
 _LOG = logging.getLogger("edge_sdk")
 
@@ -226,6 +226,7 @@ def load(
     options: LoadOptions | None = None,
     confidence: float | None = None,
     verify: bool = True,
+    isolated: bool | float = False,
 ) -> Model[Any]:
     """Load a model by zoo name or from a bundle file.
 
@@ -247,12 +248,15 @@ def load(
         options: everything else that an engine may be told; ``threads`` and ``device`` beside it win.
         confidence: report faces from this score on; None takes the model's.
         verify: run the golden vectors once: the device proves itself, and is warm afterwards.
+        isolated: load and prove the bundle in a process of its own first, so that an engine that crashes on it is an
+            error here (LoadFailed, naming the signal); a number is the seconds it may take, True 600. It doubles the
+            time of a load; for bundles that others made.
 
     Raises:
         InputError: unknown name, no bundle of that target and precision, or an option that the engine does not have.
         BundleError: the bundle is damaged, or the golden vectors fail here.
         MissingDependency: the engine is not installed.
-        LoadFailed: the engine refused the artifact, or a device that was required is not there.
+        LoadFailed: the engine refused the artifact, died of it where ``isolated``, or a required device is not there.
     """
     board = None if profile is None else read_profile(profile)
     if prefer and target is not None:
@@ -274,7 +278,16 @@ def load(
     serving = choose_serving(own, chosen.bundle.artifact, manifest.spec, tuple(prefer), settings)
     # The preferred engine's options mean nothing to the one that stands in for it.
     mine = settings if serving.now is own else LoadOptions(settings.threads, settings.cache)
-    proven = _prover(chosen.bundle, verify, confidence)
+
+    def proven(target: Target, options: LoadOptions) -> tuple[Session, Task]:
+        if isolated:
+            # Few ask for it, and what starts processes is slow to import.
+            from edge_sdk.isolation import TIMEOUT_S, prove_in_child
+
+            limit = TIMEOUT_S if isolated is True else isolated
+            prove_in_child(chosen.path, chosen.bundle, target.name, options, verify=verify, timeout_s=limit)
+        return load_proven(chosen.bundle, target, options, verify=verify, confidence=confidence)
+
     session, task = proven(serving.now, mine)
     answering = manifest.target if serving.now is own else serving.now.name
     try:
@@ -285,30 +298,6 @@ def load(
     except BaseException:
         session.close()
         raise
-
-
-def _prover(
-    bundle: Bundle, verify: bool, confidence: float | None
-) -> Callable[[Target, LoadOptions], tuple[Session, Task]]:
-    """What loads a bundle into an engine and, if asked, holds it against the golden vectors.
-
-    Each session comes with a task of its own, for a task draws every frame on the same canvas; and only once the engine
-    has found that the artifact is what the spec says, for a spec may ask for much memory.
-    """
-    manifest, cases = bundle.manifest, bundle.golden() if verify else ()
-
-    def proven(target: Target, options: LoadOptions) -> tuple[Session, Task]:
-        session = target.load(bundle.artifact, manifest.spec, options=options)
-        try:
-            task = task_of(manifest.spec, confidence=confidence)
-            for case in cases:
-                check_golden(session, task, case, manifest.golden.min_snr_db)
-        except BaseException:
-            session.close()
-            raise
-        return session, task
-
-    return proven
 
 
 def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Session) -> ModelInfo:

@@ -18,10 +18,12 @@ class Selected:
     Attributes:
         bundle: read and hashed.
         reason: for people.
+        path: of the file.
     """
 
     bundle: Bundle
     reason: str
+    path: Path
 
 
 def select(
@@ -41,7 +43,7 @@ def select(
         MissingDependency: no engine for it is installed.
     """
     if names_a_file(model):
-        chosen = Selected(Bundle.open(model), f"the file {model}")
+        chosen = Selected(Bundle.open(model), f"the file {model}", Path(model))
     else:
         chosen = _shipped(str(model), target, precision, prefer)
     manifest = chosen.bundle.manifest
@@ -110,4 +112,5 @@ def _shipped(name: str, target: str | None, precision: str | None, prefer: tuple
     passed_over = ", ".join(f"{b.target}-{b.precision}" for b in fitting if b not in usable)
     pace = f"{zoo.latency_here(best):.2f} of onnxruntime fp32"
     reason = f"fastest of {len(usable)} shipped bundles that can run here: {pace}"
-    return Selected(bundle, reason + (f"; engine not installed for {passed_over}" if passed_over else ""))
+    reason += f"; engine not installed for {passed_over}" if passed_over else ""
+    return Selected(bundle, reason, best.path)

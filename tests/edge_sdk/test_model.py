@@ -165,12 +165,12 @@ def test_snr():
 
 
 def test_a_spec_takes_no_memory_before_the_engine_accepts_its_artifact(toy_bundle, toy_engine, monkeypatch):
-    import edge_sdk.model
+    import edge_sdk.verify
 
     def refuse(artifact, spec, *, options):
         raise LoadFailed("toy: not the network", remedy="build it again")
 
     monkeypatch.setattr(toy_engine, "load", refuse)
-    monkeypatch.setattr(edge_sdk.model, "task_of", lambda *_, **__: pytest.fail("a canvas was made"))
+    monkeypatch.setattr(edge_sdk.verify, "task_of", lambda *_, **__: pytest.fail("a canvas was made"))
     with pytest.raises(LoadFailed):
         edge.load(toy_bundle)
