@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Final, Literal
+from typing import IO, Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 
@@ -288,7 +288,7 @@ class Bundle:
             # again on what was read, piece by piece: a second copy would double what a large bundle takes.
             again = _Comparison(file, size)
             if manifest.to_bytes() == manifest_bytes:
-                bundle._write(again)
+                bundle._write(cast(IO[bytes], again))
             if not again.equal:
                 raise ChecksumMismatch(
                     f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",

@@ -75,8 +75,8 @@ def prove_in_child(
             if ended.timed_out
             else "do not use this bundle here, unless 'edge-sdk doctor' finds that the engine itself cannot start",
         )
-    if (error := _told(ended)) is not None:
-        raise error
+    if (refused := _told(ended)) is not None:
+        raise refused
 
 
 def _told(ended: Ended) -> EdgeError | None:
