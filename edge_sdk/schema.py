@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_sdk.errors import InputError, ManifestInvalid, MissingDependency
+from edge_sdk.files import read_limited
 
 T = TypeVar("T")
 
@@ -133,6 +134,9 @@ def _value_schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
+MAX_TOML_BYTES = 2**20
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file: a recipe or a profile.
 
@@ -148,8 +152,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         except ImportError as error:
             raise MissingDependency("tomli is not installed", remedy="pip install tomli") from error
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_limited(path, MAX_TOML_BYTES, "TOML file").decode("utf-8"))
+    except (UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
 
 
