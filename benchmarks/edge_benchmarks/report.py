@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,8 +46,8 @@ MAX_BYTES = 2**28
 """Of a report file."""
 MAX_SAMPLES = 2**25
 """Of all traces of a report together, 268 MB: six traces of a thousand decisions per second for an hour and a half."""
-MAX_PARTS = 1_000_000
-"""Objects and arrays of a report: each takes thirty times the memory of its two characters."""
+MAX_PARTS = 2_000_000
+"""Objects, arrays and their elements in a report: each may take thirty times the memory of its two characters."""
 
 MAX_BACKGROUND = 0.10
 """Share of all cores that others may take during a valid run."""
@@ -556,13 +557,20 @@ def unpack(packed: object, limit: int = MAX_SAMPLES) -> Samples:
 def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()) -> None:
     """Write runs with every sample as JSON, whole or not at all: under a temporary name, then renamed.
 
+    More samples than a reader takes are left out, with a warning; the figures and histograms made of them are not.
+
     Raises:
         InputError: the folder is missing, not writable or full; an older file of that name is untouched.
     """
+    samples = sum(len(trace) for run in runs for trace in run.traces.values())
+    if samples > MAX_SAMPLES:
+        warnings.warn(
+            f"{path}: {samples:,} single samples are left out, {MAX_SAMPLES:,} can be read", stacklevel=2
+        )
     plain = {
         "schema": SCHEMA,
         "protocol": PROTOCOL,
-        "runs": [run.to_dict(traces=True) for run in runs],
+        "runs": [run.to_dict(traces=samples <= MAX_SAMPLES) for run in runs],
         "failures": to_plain(tuple(failures)),
     }
     write_atomically(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
@@ -586,7 +594,7 @@ def read_report(path: str | Path) -> Report:
     remedy = "name a file that 'edge-sdk bench -o' of this version wrote"
     try:
         text = read_limited(path, MAX_BYTES, "report").decode("utf-8")
-        if (parts := text.count("{") + text.count("[")) > MAX_PARTS:
+        if (parts := sum(map(text.count, "{[,"))) > MAX_PARTS:
             raise InputError(f"{path} has {parts:,} parts, a report at most {MAX_PARTS:,}", remedy=remedy)
         plain = json.loads(text)
         if not isinstance(plain, dict) or "schema" not in plain:

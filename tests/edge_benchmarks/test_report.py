@@ -122,12 +122,21 @@ def test_traces_share_one_limit(make_run, tmp_path, monkeypatch):
                 report.read(path)
 
 
+def test_what_could_not_be_read_is_not_written(make_run, tmp_path, monkeypatch):
+    run = replace(make_run(), traces={"infer": np.arange(60, dtype=np.int64)})
+    monkeypatch.setattr(report, "MAX_SAMPLES", 59)
+    with pytest.warns(UserWarning, match="60 single samples are left out"):
+        report.save([run], tmp_path / "run.json")
+    (read,) = report.read(tmp_path / "run.json")
+    assert (read, dict(read.traces)) == (run, {})
+
+
 def test_a_report_of_too_many_parts_or_bytes_is_not_parsed(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
     path.write_text('{"schema": 2, "runs": [' + ",".join(["[]"] * 2000) + "]}")
     monkeypatch.setattr(report.json, "loads", lambda text: pytest.fail("it was parsed"))
-    monkeypatch.setattr(report, "MAX_PARTS", 2001)
-    with pytest.raises(InputError, match="2,002 parts, a report at most 2,001"):
+    monkeypatch.setattr(report, "MAX_PARTS", 4001)
+    with pytest.raises(InputError, match="4,002 parts, a report at most 4,001"):
         report.read(path)
     monkeypatch.setattr(report, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="a report at most 100"):
