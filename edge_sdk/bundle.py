@@ -14,12 +14,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 
-from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid, SignatureInvalid
-from edge_sdk.files import read_file, write_atomically
+from edge_sdk.errors import ChecksumMismatch, ManifestInvalid, SignatureInvalid
+from edge_sdk.files import opened, write_atomically
 from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
 from edge_sdk.signing import Signature, from_member, to_member
@@ -327,47 +327,49 @@ class Bundle:
             ChecksumMismatch: truncated or edited.
         """
         path = Path(path)
-        try:
-            if (size := path.stat().st_size) > MAX_BYTES:
+        with opened(path, "bundle") as (file, size):
+            if size > MAX_BYTES:
                 raise ManifestInvalid(
                     f"{path} has {size:,} bytes, a bundle at most {MAX_BYTES:,}",
                     remedy="this is not a bundle of this SDK",
                 )
-            data = read_file(path, limit=MAX_BYTES, what="bundle")
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise InputError(f"cannot read bundle {path}: {error}", remedy="check the path") from error
-        members = _read_archive(data, path)
-        manifest_bytes = members.pop(MANIFEST)
-        signature = members.pop(SIGNATURE, None)
-        if signature is not None:
-            from_member(signature)
-        manifest = Manifest.from_bytes(manifest_bytes)
-        _check_members(manifest, members, path)
-        bundle = cls(manifest, members, signature)
-        # The archive itself is canonical, so a changed header byte is as visible as a changed member.
-        if manifest.to_bytes() != manifest_bytes or bundle.to_bytes() != data:
-            raise ChecksumMismatch(
-                f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",
-                remedy="fetch or build the bundle again",
-            )
+            members = _read_archive(file, size, path)
+            manifest_bytes = members.pop(MANIFEST)
+            signature = members.pop(SIGNATURE, None)
+            if signature is not None:
+                from_member(signature)
+            manifest = Manifest.from_bytes(manifest_bytes)
+            _check_members(manifest, members, path)
+            bundle = cls(manifest, members, signature)
+            # The archive itself is canonical, so a changed header byte is as visible as a changed member. It is written
+            # again on what was read, piece by piece: a second copy would double what a large bundle takes.
+            again = _Comparison(file, size)
+            if manifest.to_bytes() == manifest_bytes:
+                bundle._write(cast(IO[bytes], again))
+            if not again.equal:
+                raise ChecksumMismatch(
+                    f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",
+                    remedy="fetch or build the bundle again",
+                )
         return bundle
 
     def to_bytes(self) -> bytes:
         """The whole file; the same bundle always gives the same bytes."""
+        out = io.BytesIO()
+        self._write(out)
+        return out.getvalue()
+
+    def _write(self, out: IO[bytes]) -> None:
         members = {MANIFEST: self.manifest.to_bytes()}
         if self.signature is not None:
             members[SIGNATURE] = self.signature
         members |= {name: self.files[name] for name in sorted(self.files)}
-        out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 info = zipfile.ZipInfo(name, _EPOCH)
                 info.create_system = 3
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, data)
-        return out.getvalue()
 
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all: under a temporary name, then renamed.
@@ -490,15 +492,71 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _read_archive(data: bytes, path: Path) -> dict[str, bytes]:
+class _Comparison(io.RawIOBase):
+    """A file to write to, that keeps no bytes but compares them with those of another file.
+
+    A zip's header is written once without the checksum of its member and once with it: what is written last counts.
+
+    Args:
+        file: to compare with.
+        size: of it in bytes.
+    """
+
+    PIECE = 2**20
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._file, self._size = file, size
+        self._at = self._end = 0
+        self._headers: dict[int, bytes] = {}
+        self._same = True
+
+    @property
+    def equal(self) -> bool:
+        """Whether all of the other file was written, and nothing else."""
+        right = self._same and self._end == self._size
+        return right and all(self._stands(place, data) for place, data in self._headers.items())
+
+    def _stands(self, place: int, data: bytes | memoryview) -> bool:
+        self._file.seek(place)
+        return self._file.read(len(data)) == data
+
+    def write(self, data: Any) -> int:
+        """Compare what is large at once, and keep what is small until the end."""
+        if len(data) < self.PIECE:
+            self._headers[self._at] = bytes(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(view), self.PIECE):
+                piece = view[start : start + self.PIECE]
+                self._same = self._same and self._stands(self._at + start, piece)
+        self._at += len(data)
+        self._end = max(self._end, self._at)
+        return len(data)
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go on elsewhere."""
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence] + offset
+        return self._at
+
+
+def _read_archive(file: BinaryIO, size: int, path: Path) -> dict[str, bytes]:
     """All members of a stored zip, by name, within the format's limits."""
     remedy = "fetch or build the bundle again"
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
             # Stored members that share bytes would multiply: 64 of them over the same half gigabyte.
-            if sum(entry.file_size for entry in entries) > len(data):
+            if sum(entry.file_size for entry in entries) > size:
                 raise ManifestInvalid(f"{path}: members claim more bytes than the file has", remedy=remedy)
             if len(entries) > MAX_FILES or len(set(names)) != len(names):
                 raise ManifestInvalid(

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import os
 import sys
 import traceback
@@ -31,6 +32,7 @@ from edge_sdk.cli_common import (
     shown_coverage,
 )
 from edge_sdk.draw import annotate
+from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, write_image
 from edge_sdk.model import Model, load
@@ -39,7 +41,7 @@ from edge_sdk.schema import to_plain
 from edge_sdk.selection import find_bundle, names_a_file, open_shipped
 from edge_sdk.sources import open_source
 from edge_sdk.spec import Recipe
-from edge_sdk.target import available_targets
+from edge_sdk.target import LoadOptions, available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
@@ -143,6 +145,18 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
     cli_signing.trust_options(sub)
+    sub.add_argument(
+        "--no-isolation",
+        action="store_true",
+        help="load it in this process, which an engine may end (default: in one of its own)",
+    )
+    sub.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that process may take (default: 600)",
+    )
 
     cli_signing.register(verb)
 
@@ -303,8 +317,18 @@ def _verify(args: argparse.Namespace) -> int:
     found = find_bundle(args.bundle)
     bundle, path = found.bundle, found.path
     signers = cli_signing.check_asked(args, bundle)
+    if not 0 < args.timeout < math.inf:
+        raise InputError(f"--timeout must be above 0, got {args.timeout}", remedy="leave it out for 600 s")
     try:
-        load(bundle).close()
+        if args.no_isolation:
+            load(bundle).close()
+        else:
+            # Only there: an engine that crashes on what others made shall not take this process with it. What starts
+            # processes is slow to import, and other verbs do not need it.
+            from edge_sdk.isolation import prove_in_child
+
+            options = LoadOptions(cache=default_cache())
+            prove_in_child(path, bundle, bundle.manifest.target, options, timeout_s=args.timeout)
     except ChecksumMismatch as error:
         if args.json:
             print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})

@@ -11,7 +11,8 @@
     │   ├── UnsupportedRecipe    the engine's tools cannot do what a recipe asks for (exit code 2)
     │   ├── CompileFailed        the engine's compiler refused the network
     │   ├── LoadFailed           the engine refused the artifact
-    │   └── InferFailed          the engine failed on a frame
+    │   ├── InferFailed          the engine failed on a frame
+    │   └── ModelBusy            another thread is using the model or session
     ├── InputError               (ValueError) expected against actual shape, dtype, name (exit code 2)
     ├── QuantizeError            making a smaller network went wrong (exit code 1)
     │   ├── CalibrationFailed    the calibration set cannot be used
@@ -98,7 +99,11 @@ class LoadFailed(TargetError):
 
 
 class InferFailed(TargetError):
-    """The engine failed while it computed an answer."""
+    """The engine failed while it computed an answer, or gave one that is not a number."""
+
+
+class ModelBusy(TargetError):
+    """A model or session was called or closed while another thread was using it."""
 
 
 class InputError(EdgeError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.handover import Successor, choose_serving
 from edge_sdk.image import Color, Image
+from edge_sdk.ownership import Ownership
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Result
 from edge_sdk.selection import Selected, select
@@ -24,9 +25,9 @@ from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec
 from edge_sdk.state import State
 from edge_sdk.target import CPU, LoadOptions, Session, Target, find_target
-from edge_sdk.tasks import Task, task_of
+from edge_sdk.tasks import Task
 from edge_sdk.trust import Trust, admit
-from edge_sdk.verify import check_golden
+from edge_sdk.verify import load_proven
 
 _LOG = logging.getLogger("edge_sdk")
 
@@ -74,7 +75,9 @@ class Model(Generic[R]):
 
     For a type checker, say what it answers: ``detector: Model[Detections] = edge_sdk.load("fer-yolo11n")``.
 
-    One model serves one thread at a time: its buffers are reused from frame to frame.
+    One model serves one thread at a time, for its buffers are reused from frame to frame: a call or ``close`` that comes
+    while another thread's call runs is refused (ModelBusy). It serves the process that loaded it; in one forked from it
+    every call is refused (InferFailed).
 
     Args:
         session: of the engine; the model closes it.
@@ -89,7 +92,7 @@ class Model(Generic[R]):
         self.session, self.task, self.info = session, task, info
         self._answerer = f"{info.target}-{info.precision}"
         self._successor = successor
-        self._closed = False
+        self._ownership = Ownership(self, "the model", closed=InputError)
         self._recurrent = bool(task.spec.state)
 
     @property
@@ -103,10 +106,18 @@ class Model(Generic[R]):
         return None if self._successor is None else self._successor.target
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait, at most so long, until no engine is pending; returns whether that is so."""
-        if self._successor is not None and self._successor.wait(timeout_s):
-            self._take_over(self._successor)
-        return self._successor is None
+        """Wait, at most so long, until no engine is pending; returns whether that is so.
+
+        Raises:
+            ModelBusy: another thread is using the model just when the new engine would take over.
+        """
+        successor = self._successor
+        if successor is None or not successor.wait(timeout_s):
+            return successor is None
+        with self._ownership:
+            if self._successor is not None:  # a call may have been faster
+                self._take_over(self._successor)
+        return True
 
     def _take_over(self, successor: Successor) -> None:
         """Go on with the session that was waited for, or without it."""
@@ -120,10 +131,10 @@ class Model(Generic[R]):
             )
             self.info = replace(self.info, notes=(*self.info.notes, note))
             return
-        self.session.close()
-        self.session = session
+        before, self.session = self.session, session
         self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
         self._answerer = f"{self.info.target}-{self.info.precision}"
+        before.close()
 
     def new_state(self) -> State | None:
         """What the network remembers of one stream or track, zeros at first, to be given to every call for it.
@@ -156,14 +167,24 @@ class Model(Generic[R]):
         Raises:
             InputError: not such a frame or boxes, a state is missing, not wanted or of another network, or the model
                 is closed.
-            InferFailed: the engine failed.
+            InferFailed: the engine failed, or this process was forked from the one that loaded the model.
+            ModelBusy: another thread is using the model.
         """
-        if self._closed:
-            raise InputError("the model is closed", remedy="load it again")
+        ownership = self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
+        try:
+            if self._successor is not None and self._successor.done:
+                self._take_over(self._successor)
+            return self._answer(image, boxes, color, state)
+        finally:
+            ownership.give(mine)
+
+    def _answer(self, image: Image, boxes: npt.ArrayLike | None, color: Color, state: State | None) -> R:
         if self._recurrent or state is not None:
             self._check_state(state)
-        if self._successor is not None and self._successor.done:
-            self._take_over(self._successor)
         found = self.task.run(
             self.session, image, boxes=boxes, color=color, state=state, target=self._answerer
         )
@@ -182,8 +203,13 @@ class Model(Generic[R]):
             )
 
     def close(self) -> None:
-        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache."""
-        self._closed = True
+        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache.
+
+        Raises:
+            ModelBusy: another thread is using the model; nothing was freed.
+        """
+        if not self._ownership.end():
+            return
         if self._successor is not None:
             self._successor.abandon()
             self._successor = None
@@ -213,6 +239,7 @@ def load(
     confidence: float | None = None,
     verify: bool = True,
     trust: Trust | None = None,
+    isolated: bool | float = False,
 ) -> Model[Any]:
     """Load a model by zoo name, from a bundle file, or from a bundle that is open.
 
@@ -237,13 +264,16 @@ def load(
         verify: run the golden vectors once: the device proves itself, and is warm afterwards.
         trust: who must have signed the bundle: a public key or its file, several of which one must have, or a
             :class:`edge_sdk.Policy`. It adds to the device's own policy and never lifts it.
+        isolated: load and prove the bundle in a process of its own first, so that an engine that crashes on it is an
+            error here (LoadFailed, naming the signal); a number is the seconds it may take, True 600. It doubles the
+            time of a load; for bundles that others made.
 
     Raises:
         InputError: unknown name, no bundle of that target and precision, or an option that the engine does not have.
         BundleError: the bundle is damaged, or the golden vectors fail here.
         SignatureInvalid: a policy, or ``trust``, refuses the bundle; no engine has seen it then.
         MissingDependency: the engine is not installed.
-        LoadFailed: the engine refused the artifact, or a device that was required is not there.
+        LoadFailed: the engine refused the artifact, died of it where ``isolated``, or a required device is not there.
     """
     board = None if profile is None else read_profile(profile)
     if prefer and target is not None:
@@ -266,40 +296,26 @@ def load(
     serving = choose_serving(own, chosen.bundle.artifact, manifest.spec, tuple(prefer), settings)
     # The preferred engine's options mean nothing to the one that stands in for it.
     mine = settings if serving.now is own else LoadOptions(settings.threads, settings.cache)
-    task = task_of(manifest.spec, confidence=confidence)
-    proven = _prover(chosen.bundle, verify)
-    session = proven(serving.now, mine, task)
+
+    def proven(target: Target, options: LoadOptions) -> tuple[Session, Task]:
+        if isolated:
+            # Few ask for it, and what starts processes is slow to import.
+            from edge_sdk.isolation import TIMEOUT_S, prove_in_child
+
+            limit = TIMEOUT_S if isolated is True else isolated
+            prove_in_child(chosen.path, chosen.bundle, target.name, options, verify=verify, timeout_s=limit)
+        return load_proven(chosen.bundle, target, options, verify=verify, confidence=confidence)
+
+    session, task = proven(serving.now, mine)
     answering = manifest.target if serving.now is own else serving.now.name
     try:
         successor = None
         if (later := serving.later) is not None:
-            # A task of its own: a task draws every frame on the same canvas.
-            successor = Successor(
-                later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
-            )
+            successor = Successor(later.name, lambda: proven(later, settings)[0])
         return Model(session, task, _info(chosen, answering, serving.notes, session, signers), successor)
     except BaseException:
         session.close()
         raise
-
-
-def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task], Session]:
-    """What loads a bundle into an engine and, if asked, holds it against the golden vectors."""
-    manifest, cases = bundle.manifest, bundle.golden() if verify else ()
-
-    def proven(target: Target, options: LoadOptions, task: Task) -> Session:
-        session = target.load(bundle.artifact, manifest.spec, options=options)
-        try:
-            if options.cache is not None and options.cache.problem is not None:
-                session.notes = (*session.notes, options.cache.problem)
-            for case in cases:
-                check_golden(session, task, case, manifest.golden.min_snr_db)
-        except BaseException:
-            session.close()
-            raise
-        return session
-
-    return proven
 
 
 def _info(

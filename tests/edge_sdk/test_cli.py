@@ -276,13 +276,13 @@ def test_inspect_shows_the_manifest(capsys, toy_bundle):
 
 
 def test_verify_passes_and_fails_with_one(capsys, toy_bundle, toy_engine):
-    assert main(["verify", str(toy_bundle)]) == 0
+    assert main(["verify", str(toy_bundle), "--no-isolation"]) == 0
     assert "pass on this device" in capsys.readouterr().out
-    assert main(["verify", str(toy_bundle), "--json"]) == 0
+    assert main(["verify", str(toy_bundle), "--no-isolation", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["golden"] == "pass"
     toy_engine.answer = lambda pixels: toys.engine(255 - pixels)
-    fails(capsys, 1, "verify", toy_bundle)
-    assert main(["verify", str(toy_bundle), "--json"]) == 1
+    fails(capsys, 1, "verify", toy_bundle, "--no-isolation")
+    assert main(["verify", str(toy_bundle), "--no-isolation", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["golden"] == "fail"
 
 

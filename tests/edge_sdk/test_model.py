@@ -9,7 +9,7 @@ import toys
 
 import edge_sdk as edge
 from edge_sdk.engine_cache import FOLDER_VARIABLE
-from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
+from edge_sdk.errors import ChecksumMismatch, InputError, LoadFailed, MissingDependency
 from edge_sdk.verify import snr_db
 
 
@@ -198,3 +198,15 @@ def test_snr():
     assert snr_db(ones, ones) == float("inf")
     assert snr_db(ones, ones * 1.1) == pytest.approx(20, abs=1e-3)
     assert np.isnan(snr_db(ones, ones * np.nan))
+
+
+def test_a_spec_takes_no_memory_before_the_engine_accepts_its_artifact(toy_bundle, toy_engine, monkeypatch):
+    import edge_sdk.verify
+
+    def refuse(artifact, spec, *, options):
+        raise LoadFailed("toy: not the network", remedy="build it again")
+
+    monkeypatch.setattr(toy_engine, "load", refuse)
+    monkeypatch.setattr(edge_sdk.verify, "task_of", lambda *_, **__: pytest.fail("a canvas was made"))
+    with pytest.raises(LoadFailed):
+        edge.load(toy_bundle)

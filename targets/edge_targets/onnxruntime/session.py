@@ -10,6 +10,7 @@ import numpy as np
 from edge_sdk import onnx_file
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     check_session_tensors,
     thread_count,
@@ -73,6 +74,7 @@ class OnnxRuntimeSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ort = import_onnxruntime()
+        self._ownership = Ownership(self)
         check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         (session, self.device), self.notes = first_that_loads(
@@ -95,7 +97,11 @@ class OnnxRuntimeSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
-        bound = self._bound
+        bound, ownership = self._bound, self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
             for name in self._names:
@@ -108,6 +114,8 @@ class OnnxRuntimeSession(SessionBase):
         except Exception as error:  # vendor exceptions share no base class
             self._bound = dict.fromkeys(self._names)
             raise InferFailed(f"onnxruntime: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -117,6 +125,8 @@ class OnnxRuntimeSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; arrays handed out before are void."""
+        if not self._ownership.end():
+            return
         self._views, self.handle, self._binding = {}, None, None
         self._bound = dict.fromkeys(self._names)
 

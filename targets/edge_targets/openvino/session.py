@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     check_session_tensors,
     thread_count,
@@ -69,6 +71,8 @@ class OpenVinoSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ov = import_openvino()
+        _refuse_fork()
+        self._ownership = Ownership(self)
         check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         core = ov.Core()
@@ -94,7 +98,11 @@ class OpenVinoSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
-        bound, handle = self._bound, self.handle
+        bound, handle, ownership = self._bound, self.handle, self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
             for name, port in self._entries:
@@ -110,6 +118,8 @@ class OpenVinoSession(SessionBase):
             handle.wait()
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"openvino: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -127,6 +137,8 @@ class OpenVinoSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; views handed out before are void."""
+        if not self._ownership.end():
+            return
         self._views, self.handle, self._kept = {}, None, {}
         self._bound = dict.fromkeys(self._order)
 
@@ -138,6 +150,22 @@ def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = Loa
     if problem:
         raise error(
             f"openvino: {XML}: {problem}", remedy="build the bundle from a graph of standard operators"
+        )
+
+
+_used_by: int | None = None
+"""Process that used OpenVINO first."""
+
+
+def _refuse_fork() -> None:
+    """Raise LoadFailed in a process forked from one that used OpenVINO, which would end this one by SIGABRT."""
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    if _used_by != os.getpid():
+        raise LoadFailed(
+            "openvino was used by the process that this one was forked from, and cannot start its threads again",
+            remedy="start processes by 'spawn' or 'forkserver', or load models only after the fork",
         )
 
 

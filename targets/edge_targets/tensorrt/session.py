@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_sdk import onnx_file
-from edge_sdk.adapter import INFER_REMEDY, SessionBase, check_session_tensors, vendor_errors
+from edge_sdk.adapter import INFER_REMEDY, Ownership, SessionBase, check_session_tensors, vendor_errors
 from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.host_info import available_mb, board
 from edge_sdk.spec import ModelSpec
@@ -63,6 +63,7 @@ class TensorRtSession(SessionBase):
         trt = _import()
         check_file(artifact)
         self._cuda = find_cuda()
+        self._ownership = Ownership(self)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self.handle: Any = None
         self._plan: Any = None
@@ -129,10 +130,13 @@ class TensorRtSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
+        ownership = self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
-            if self.handle is None:
-                raise ValueError("the session is closed")
             for name, pinned in self._entries:
                 array = inputs[name]
                 if (
@@ -149,6 +153,8 @@ class TensorRtSession(SessionBase):
             self._cuda.synchronize(self._stream)
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"tensorrt: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -169,6 +175,8 @@ class TensorRtSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; arrays handed out before keep their memory, but mean nothing any more."""
+        if not self._ownership.end():
+            return
         cuda = self._cuda
         # What uses memory goes before the memory, and one failure hinders no other.
         self.handle = self._plan = None
