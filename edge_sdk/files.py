@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read within limits if they are others', and kept where nobody else may touch them."""
+"""Files: written whole or not at all, read within limits if they are others', kept where nobody else may touch them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,6 @@ from typing import Any, Protocol
 
 from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
-from edge_quantize.recipe import read_recipe
 from edge_sdk import __version__, zoo
 from edge_sdk.child import isolated_children, start_python
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
@@ -113,6 +112,9 @@ def read_plan(path: Path) -> Plan:
         zoo.spec(model)
     for target in plan.suite.targets:
         engine_of(_named(plan, target))
+    # Of the compile host, as whoever builds: a device that only measures does not import it.
+    from edge_quantize.recipe import read_recipe
+
     for recipe in plan.build.recipes:
         if recipe != AUTO:
             read_recipe(_named(plan, recipe))

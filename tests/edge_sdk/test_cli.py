@@ -67,7 +67,7 @@ def test_the_bundle_that_is_looked_at_is_the_one_that_is_loaded(
     first = read(toy_bundle)
     monkeypatch.setattr(Bundle, "open", once)
     monkeypatch.setattr(toy_engine, "load", loading)
-    arguments = {"verify": ["--json"], "predict": ["--source", picture]}[verb]
+    arguments = {"verify": ["--json", "--no-isolation"], "predict": ["--source", picture]}[verb]
     assert main([verb, str(toy_bundle), *arguments]) == 0
     assert opened in ([toy_bundle], [str(toy_bundle)])
     assert seen == [first.artifact]

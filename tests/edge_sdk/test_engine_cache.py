@@ -241,7 +241,7 @@ def test_nobody_can_foresee_or_read_what_is_half_written(cache, monkeypatch):
     names, synced = set(), os.fsync
 
     def look(handle):
-        (partial,) = cache.folder.glob("*.partial")
+        (partial,) = cache.folder.glob("*.partial*")
         names.add(partial.name)
         assert stat.S_IMODE(partial.stat().st_mode) == 0o600
         synced(handle)

@@ -112,7 +112,7 @@ def test_a_pipe_and_a_device_are_no_pictures(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png"):
-        with pytest.raises(InputError, match="it is no file"):
+        with pytest.raises(InputError, match="it is no regular file"):
             read_image(tmp_path / name)
 
 
