@@ -53,6 +53,9 @@ KINDS = tuple(SHARES)
 NON_FACES = ("background", "drawn", "texture")
 """Kinds on which no answer but *not a face* is right."""
 
+_FINE = 2
+"""Samples a pixel and direction in the integral over a sensor's pixel."""
+
 Rng = np.random.Generator
 Floats = npt.NDArray[Any]
 
@@ -75,15 +78,47 @@ class Inputs:
 
     def __call__(self, kind: str, rng: Rng) -> tuple[Image, Image]:
         """(80, 80, 3) uint8 RGB crops of one picture, at each of ``MARGINS``."""
-        frame, box = getattr(self, f"_{kind}")(rng)
+        return self.crops(*getattr(self, f"_{kind}")(rng))
+
+    def judgeable(self, rng: Rng) -> Image:
+        """A (80, 80, 3) crop on which there is a face to judge, bona fide or attack."""
+        kinds = ("portrait", "scene", "condition", "fer", "print", "replay", "reshoot", "mask")
+        kind = str(rng.choice(kinds, p=(0.3, 0.3, 0.1, 0.1, 0.05, 0.05, 0.06, 0.04)))
+        return self(kind, rng)[0]
+
+    def strange(self, rng: Rng) -> Image:
+        """A (80, 80, 3) crop without a face that could be judged.
+
+        Photographs without one, drawings, textures, what is beside a face in its picture, faces out of all focus, and
+        boxes so wrong that they hold a bit of skin.
+        """
+        kinds = (*NON_FACES, "beside", "lost", "misplaced")
+        kind = str(rng.choice(kinds, p=(0.33, 0.2, 0.15, 0.16, 0.06, 0.1)))
+        if kind in NON_FACES:
+            return self(kind, rng)[0]
+        image, box = self._some(rng)
+        side = float(box[2] - box[0])
+        if kind == "lost":
+            image, box = self._framed(rng)
+            spread = float(box[2] - box[0]) * rng.uniform(0.16, 0.4)
+            image = cv2.GaussianBlur(image, (0, 0), spread).astype(np.uint8, copy=False)
+        elif kind == "misplaced":
+            half = side * rng.uniform(0.03, 0.09)
+            x, y = (float(v) for v in rng.uniform(box[:2] + 0.2 * side, box[2:] - 0.2 * side))
+            box = np.array([x - half, y - half, x + half, y + half], np.float32)
+        else:
+            return _beside(camera(image, rng, 0.4), box, rng)
+        return self.crops(camera(image, rng, 0.4), box)[0]
+
+    def bona_fide(self, rng: Rng) -> tuple[Image, Image]:
+        """The crops of a face as :mod:`edge_training.data.attacks` shows it beside its attacks."""
+        return self.crops(*self._attack("bona_fide", rng))
+
+    def crops(self, frame: Image, box: Floats) -> tuple[Image, Image]:
+        """(80, 80, 3) uint8 RGB crops of a (H, W, 3) frame around a (4,) box, at each of ``MARGINS``."""
         frame = np.ascontiguousarray(frame)
         near, wide = (cropper(frame, box)[0].copy() for cropper in self._croppers)
         return near, wide
-
-    def frame(self, kind: str, rng: Rng) -> tuple[Image, Floats]:
-        """One picture before it is cropped: (H, W, 3) uint8 RGB, and the (4,) box of what is to be judged."""
-        found: tuple[Image, Floats] = getattr(self, f"_{kind}")(rng)
-        return found
 
     def _some(self, rng: Rng) -> tuple[Image, Floats]:
         portrait = self.portraits[int(rng.integers(len(self.portraits)))]
@@ -114,11 +149,11 @@ class Inputs:
         width = float(np.exp(rng.uniform(np.log(30), np.log(90))))
         scene, box = place(portrait, width, rng)
         if rng.random() < 0.4:  # in front of something else: the portrait's own picture with a soft edge
-            behind = self._photo(rng, SIDE).astype(np.float32) / 255
+            behind: Floats = self._photo(rng, SIDE).astype(np.float32) / 255
             if rng.random() < 0.5:
                 behind = cv2.GaussianBlur(behind, (0, 0), rng.uniform(0.5, 3))
             cx, cy = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            cover = np.zeros((SIDE, SIDE), np.float32)
+            cover: Floats = np.zeros((SIDE, SIDE), np.float32)
             reach = width * rng.uniform(0.6, 0.8)
             cv2.ellipse(
                 cover, (int(cx), int(cy - 0.05 * width)), (int(reach), int(reach * 1.25)), 0, 0, 360, 1, -1
@@ -161,7 +196,7 @@ class Inputs:
         scene = self._photo(rng, SIDE)
         side = int(rng.uniform(40, 110))
         x, y = (int(v) for v in rng.uniform(0.3, 0.7, 2) * (SIDE - side))
-        soft = np.zeros((side, side), np.float32)
+        soft: Floats = np.zeros((side, side), np.float32)
         if rng.random() < 0.6:
             cv2.ellipse(soft, (side // 2, side // 2), (side * 2 // 5, side // 2 - 1), 0, 0, 360, 1, -1)
             soft = cv2.GaussianBlur(soft, (0, 0), side * 0.04)
@@ -238,7 +273,7 @@ def camera(image: Image, rng: Rng, strength: float) -> Image:
     """
     s = strength
     height, width = image.shape[:2]
-    out = np.ascontiguousarray(image)
+    out: Any = np.ascontiguousarray(image)
     often = 0.3 + 0.4 * s
     if rng.random() < often:  # few pixels
         factor = float(np.exp(rng.uniform(np.log(1 - 0.8 * s), 0)))
@@ -282,7 +317,7 @@ def camera(image: Image, rng: Rng, strength: float) -> Image:
         out = (out * shade[:, :, None]).clip(0, 255).astype(np.uint8)
     if rng.random() < often:
         level = rng.exponential(8 * s) + 0.5
-        noise = cv2.randn(np.empty((height, width, 3), np.int16), 0, min(60.0, level))
+        noise = _normal(np.empty((height, width, 3), np.int16), min(60.0, level), rng)
         if rng.random() < 0.4:  # after demosaicing
             noise = cv2.blur(noise, (2, 2)) * 2
         out = np.clip(out.astype(np.int16) + noise, 0, 255).astype(np.uint8)
@@ -314,25 +349,9 @@ def panel(image: Floats, rng: Rng) -> Floats:
     out = glow + out.clip(0, 1) ** np.float32(np.exp(rng.normal(0, 0.25))) * (white - glow)
     if rng.random() < 0.7:
         pitch = float(np.exp(rng.uniform(np.log(0.35), np.log(1.6))))
-        fine = 2
-        n = SIDE * fine
         angle = np.deg2rad(rng.normal(0, 4))
         bend = rng.normal(0, 3e-5, 2)
-        y, x = np.mgrid[0:n, 0:n].astype(np.float32) / fine
-        u = (x * np.cos(angle) + y * np.sin(angle) + np.float32(bend[0]) * x * x) / pitch
-        v = (y * np.cos(angle) - x * np.sin(angle) + np.float32(bend[1]) * x * y) / pitch
-        depth = rng.uniform(0.1, 0.9)
-        rows = 0.5 + 0.5 * np.cos(2 * np.pi * v)
-        channels = [
-            cv2.resize(
-                1 - depth * (1 - (0.5 + 0.5 * np.cos(2 * np.pi * (u - k / 3))) * (0.6 + 0.4 * rows)),
-                (SIDE, SIDE),
-                interpolation=cv2.INTER_AREA,
-            )
-            for k in range(3)
-        ]
-        mask = np.stack(channels, 2)
-        out = out * mask / mask.mean()
+        out = raster(out, pitch=pitch, depth=rng.uniform(0.1, 0.9), angle=angle, bend=bend)
     if rng.random() < 0.4:
         bands = np.sin(2 * np.pi * (np.arange(SIDE) / rng.uniform(20, 200) + rng.random()))
         out = out * (1 + rng.uniform(0.02, 0.15) * bands[:, None, None].astype(np.float32))
@@ -343,6 +362,57 @@ def panel(image: Floats, rng: Rng) -> Floats:
     return out.astype(np.float32)
 
 
+def raster(
+    image: Floats,
+    *,
+    pitch: float,
+    depth: float,
+    angle: float = 0.0,
+    bend: Sequence[float] | Floats = (0.0, 0.0),
+) -> Floats:
+    """The stripes of a panel as a sensor samples them.
+
+    Args:
+        image: (256, 256, 3) what the panel shows.
+        pitch: width of a picture element in pixels of the frame.
+        depth: 0 where stripes run into each other, 1 where nothing shines between them.
+        angle: between panel and sensor, radians.
+        bend: what perspective and lens add, a pixel squared.
+
+    Returns:
+        The same shape; as bright in the mean.
+    """
+    n = SIDE * _FINE
+    y, x = np.mgrid[0:n, 0:n].astype(np.float32) / _FINE
+    u = (x * np.cos(angle) + y * np.sin(angle) + np.float32(bend[0]) * x * x) / pitch
+    v = (y * np.cos(angle) - x * np.sin(angle) + np.float32(bend[1]) * x * y) / pitch
+    rows = 0.5 + 0.5 * np.cos(2 * np.pi * v)
+    channels = [
+        cv2.resize(
+            1 - depth * (1 - (0.5 + 0.5 * np.cos(2 * np.pi * (u - k / 3))) * (0.6 + 0.4 * rows)),
+            (SIDE, SIDE),
+            interpolation=cv2.INTER_AREA,
+        )
+        for k in range(3)
+    ]
+    mask = np.stack(channels, 2)
+    ruled: Floats = (image * mask / mask.mean()).astype(np.float32)
+    return ruled
+
+
+def mosaic(image: Floats) -> Floats:
+    """What a sensor with one colour a pixel (Bayer) makes of a picture, interpolated; (256, 256, 3) 0..1.
+
+    Each colour is sampled at every second pixel only, which is what turns a panel's stripes into coloured moire.
+    """
+    bits = (image.clip(0, 1) * 255).astype(np.uint8)
+    raw = bits[:, :, 1].copy()
+    raw[0::2, 0::2], raw[1::2, 1::2] = bits[0::2, 0::2, 0], bits[1::2, 1::2, 2]
+    # OpenCV names the pattern by its second row.
+    found: Floats = cv2.cvtColor(raw, cv2.COLOR_BayerBG2RGB).astype(np.float32) / 255
+    return found
+
+
 def sheet(image: Floats, rng: Rng) -> Floats:
     """A photographic or laser print: ink's gamut, the paper's white, grain, bend and gloss; (256, 256, 3) 0..1."""
     out = _grey_mixed(image, rng.uniform(0.5, 1.1))
@@ -350,7 +420,7 @@ def sheet(image: Floats, rng: Rng) -> Floats:
     black = rng.uniform(0.02, 0.25)
     out = black + out.clip(0, 1) ** np.float32(np.exp(rng.normal(0, 0.2))) * (white - black)
     if rng.random() < 0.6:
-        grain = cv2.randn(np.empty((SIDE, SIDE, 1), np.float32), 0, 1)
+        grain = _normal(np.empty((SIDE, SIDE, 1), np.float32), 1.0, rng)
         grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.5, 2))[:, :, None]
         out = out * (1 + grain / max(1e-6, float(grain.std())) * rng.uniform(0.005, 0.05))
     if rng.random() < 0.7:
@@ -389,7 +459,9 @@ def texture(side: int, rng: Rng) -> Image:
     elif style == 4:
         t = ((np.sin(2 * np.pi * f * u) > 0) ^ (np.sin(2 * np.pi * f * v) > 0)).astype(np.float32)
     else:
-        t = ((np.cos(2 * np.pi * f * u) + np.cos(2 * np.pi * f * v)) > rng.uniform(-1, 1.5)).astype(np.float32)
+        t = ((np.cos(2 * np.pi * f * u) + np.cos(2 * np.pi * f * v)) > rng.uniform(-1, 1.5)).astype(
+            np.float32
+        )
     mixed: Image = (one + t[:, :, None].clip(0, 1) * (other - one)).clip(0, 255).astype(np.uint8)
     return mixed
 
@@ -455,6 +527,20 @@ def jittered(box: Floats, rng: Rng, amount: float) -> Floats:
     return moved.astype(np.float32)
 
 
+def _beside(image: Image, box: Floats, rng: Rng) -> Image:
+    """The (80, 80, 3) window of a picture that holds least of a face, out of twelve."""
+    height, width = image.shape[:2]
+    best, least = image, np.inf
+    for _ in range(12):
+        n = int(rng.uniform(0.2, 0.5) * min(height, width))
+        y, x = int(rng.integers(0, height - n + 1)), int(rng.integers(0, width - n + 1))
+        across = max(0.0, min(x + n, float(box[2])) - max(x, float(box[0])))
+        down = max(0.0, min(y + n, float(box[3])) - max(y, float(box[1])))
+        if across * down / n**2 < least:
+            best, least = image[y : y + n, x : x + n], across * down / n**2
+    return cv2.resize(np.ascontiguousarray(best), (CROP, CROP)).astype(np.uint8, copy=False)
+
+
 def _middle(side: int) -> Floats:
     """A box whose crop of 2.7 widths is a whole square picture."""
     half = side / MARGINS[0] / 2
@@ -467,14 +553,20 @@ def _window(image: Image, rng: Rng, side: int, least: float) -> Image:
     n = max(8, int(min(height, width) * np.exp(rng.uniform(np.log(least), 0))))
     y, x = int(rng.integers(0, height - n + 1)), int(rng.integers(0, width - n + 1))
     method = cv2.INTER_AREA if n > side else cv2.INTER_LINEAR
-    found: Image = cv2.resize(
-        np.ascontiguousarray(image[y : y + n, x : x + n]), (side, side), interpolation=method
-    )
-    return found
+    part = np.ascontiguousarray(image[y : y + n, x : x + n])
+    return cv2.resize(part, (side, side), interpolation=method).astype(np.uint8, copy=False)
 
 
 def _colour(rng: Rng) -> npt.NDArray[np.float64]:
     return rng.uniform(0, 255, 3)
+
+
+def _normal(out: Any, spread: Any, rng: Rng) -> Floats:
+    """Fill an array with noise about 0: several times as fast as ``rng`` alone."""
+    cv2.setRNGSeed(int(rng.integers(2**31 - 1)))
+    mean: Any = 0
+    drawn: Floats = cv2.randn(out, mean, spread)
+    return drawn
 
 
 def _grey_mixed(image: Floats, amount: float) -> Floats:
@@ -485,7 +577,7 @@ def _grey_mixed(image: Floats, amount: float) -> Floats:
 
 def _glare(rng: Rng) -> Floats:
     """A lamp or window, out of focus, (256, 256, 1) in 0..1."""
-    spot = np.zeros((64, 64), np.float32)
+    spot: Floats = np.zeros((64, 64), np.float32)
     x, y, w, h = (int(v) for v in rng.uniform((8, 8, 2, 2), (56, 56, 20, 20)))
     if rng.random() < 0.5:
         cv2.ellipse(spot, (x, y), (w, h), float(rng.uniform(0, 180)), 0, 360, 1.0, -1)

@@ -18,6 +18,7 @@ from edge_training.stages.classifier import ClassifierOptions, ClassifierStage
 from edge_training.stages.common import Teacher
 from edge_training.stages.detector import DetectorOptions, DetectorStage
 from edge_training.stages.distil import DistilOptions, DistilStage
+from edge_training.stages.judgeable import JudgeableOptions, JudgeableStage
 from edge_training.stages.liveness import LivenessOptions, LivenessStage
 from edge_training.stages.student import StudentOptions, StudentStage
 from edge_training.train import Stage
@@ -51,7 +52,10 @@ def stages_of(recipe: Mapping[str, Any], data: Path, place: Path = Path()) -> li
     elif network == "minifas":
         for table in recipe.get("stage", []):
             options = {key: value for key, value in table.items() if key != "kind"}
-            stages.append(DistilStage(options_of(DistilOptions, options), data, seed))
+            if table.get("kind") == "judgeable":
+                stages.append(JudgeableStage(options_of(JudgeableOptions, options), data, seed))
+            else:
+                stages.append(DistilStage(options_of(DistilOptions, options), data, seed))
     else:
         stages = _expression_stages(recipe, network, data, seed, place)
     if not stages:

@@ -132,7 +132,9 @@ class DistilStage:
         wide = np.empty((count, 3), np.float32)
         seen: list[Image] = []
         for i, kind in enumerate(kinds.tolist()):
-            near[i], far = self._inputs["train"](KINDS[kind], np.random.default_rng((self.seed, 9, number, i)))
+            near[i], far = self._inputs["train"](
+                KINDS[kind], np.random.default_rng((self.seed, 9, number, i))
+            )
             seen.append(far)
             if len(seen) == 256 or i == count - 1:
                 wide[i + 1 - len(seen) : i + 1] = answers(self.wide, np.stack(seen)).numpy()
@@ -165,7 +167,9 @@ class DistilStage:
         odds = decided[:, 0].float() - decided[:, 1].float()
         two = torch.stack((live, torch.zeros_like(live)), 1)
         last = relative_error(odds[:, None], live[:, None]) + divergence(decided, two)
-        pair = relative_error(centred(seen[whole]), centred(wide[whole])) if whole.any() else felt.new_zeros(())
+        pair = (
+            relative_error(centred(seen[whole]), centred(wide[whole])) if whole.any() else felt.new_zeros(())
+        )
         strength = 1.0 if self.epoch < self.options.forced_epochs else max(0.15, 1 - 1.2 * progress)
         value = strength * by_map.mean() * 3 + inner + outer + last + self.options.wide * pair
         parts = {
@@ -260,7 +264,7 @@ def varied(images: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArr
 
 
 def mix(one: Image, other: Image, kind: str, rng: np.random.Generator) -> Image:
-    """Two (80, 80, 3) pictures in one: a rectangle of the other (CutMix, arXiv 1905.04899), or both (mixup, 1710.09412)."""
+    """Two (80, 80, 3) pictures in one: a rectangle of the other (CutMix, 1905.04899), or both (mixup, 1710.09412)."""
     if kind == "mixup":
         share = float(rng.uniform(0.15, 0.85))
         blended: Image = cv2.addWeighted(one, share, other, 1 - share, 0).astype(np.uint8, copy=False)
@@ -349,9 +353,7 @@ def _boxed(folder: Path, pool: Path) -> list[Portrait]:
     ]
 
 
-def held_out(
-    inputs: Inputs, a_kind: int, seed: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
+def held_out(inputs: Inputs, a_kind: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
     """Pictures of every kind, and mixtures of them: (N, 80, 80, 3) uint8, and (N,) the kind of each."""
     images, kinds = [], []
     for number, kind in enumerate(KINDS):
