@@ -8,15 +8,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
-from edge_training import agreement  # noqa: E402
+from edge_training import agreement, checkpoint  # noqa: E402
 from edge_training.data import distil_inputs  # noqa: E402
 from edge_training.data.distil_inputs import CROP, KINDS, SHARES, Inputs  # noqa: E402
 from edge_training.data.portraits import Portrait  # noqa: E402
 from edge_training.export import fuse  # noqa: E402
 from edge_training.networks.minifas import LAYOUT, FixedNorm, MiniFAS  # noqa: E402
 from edge_training.peers import MiniFASNetV2  # noqa: E402
-from edge_training.stages import distil, stages_of  # noqa: E402
+from edge_training.stages import distil, judgeable, stages_of  # noqa: E402
 from edge_training.stages.distil import DistilOptions, DistilStage  # noqa: E402
+from edge_training.stages.judgeable import JudgeableOptions, JudgeableStage  # noqa: E402
 from edge_training.teachers import LIVE, MiniFASTeacher, live_logit  # noqa: E402
 from edge_training.train import Schedule, fit  # noqa: E402
 
@@ -208,7 +209,8 @@ def test_agreement_is_counted_by_kind():
 
 @pytest.fixture
 def stage(data, inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(distil, "inputs_of", lambda folder, pool: {"train": inputs, "dev": inputs})
+    for module in (distil, judgeable):
+        monkeypatch.setattr(module, "inputs_of", lambda folder, pool: {"train": inputs, "dev": inputs})
     options = DistilOptions(
         epochs=9,
         pool=str(tmp_path / "pool"),
@@ -218,6 +220,7 @@ def stage(data, inputs, tmp_path, monkeypatch):
         first=24,
         dev_a_kind=2,
         forced_epochs=3,
+        joint_epochs=3,
     )
     return DistilStage(options, data, seed=1)
 
@@ -233,6 +236,38 @@ def test_a_student_learns_the_function_of_a_handful(stage, tmp_path):
         assert by_teachers_maps[-1][part] < 0.1 * by_teachers_maps[0][part]
         assert alone[-1][part] < alone[0][part]
     assert set(log[0]) >= {"correlation", "same", *(f"same_{kind}" for kind in KINDS)}
+
+
+def test_apart_no_block_learns_from_the_one_after_it():
+    torch.manual_seed(0)
+    network, x = MiniFAS(), torch.rand(2, 3, CROP, CROP)
+    network.maps(x, apart=True)[3].square().sum().backward()
+    moved = [p.grad is not None for p in network.blocks[2].parameters()]
+    assert not any(moved)
+    assert all(p.grad is not None for p in network.blocks[3].up[0].parameters())
+    assert all(torch.equal(a, b) for a, b in zip(network.maps(x), network.maps(x, apart=True), strict=True))
+
+
+def test_only_the_third_answer_learns_what_is_no_face(data, inputs, stage, tmp_path):
+    options = JudgeableOptions(epochs=4, pool=str(tmp_path), pictures=64, batch=16, dev_pictures=32)
+    judge = JudgeableStage(options, data, seed=1)
+    known = stage.network(None).state_dict()
+    best, _ = checkpoint.load(fit(judge, tmp_path, known, "cpu"))
+    changed = {name.split(".")[0] for name, t in best.items() if not torch.equal(t, known[name])}
+    assert changed == {"strange"}
+    log = [json.loads(line) for line in (tmp_path / "judgeable.jsonl").read_text().splitlines()]
+    assert log[-1]["strange"] < log[0]["strange"]
+    with pytest.raises(InputError, match="without a network"):
+        judge.network(None)
+
+
+def test_the_third_logit_wins_where_there_is_no_face():
+    torch.manual_seed(0)
+    network, x = MiniFAS().eval(), torch.rand(4, 3, CROP, CROP)
+    two, strange = network(x)
+    three = network.three(x)
+    assert torch.equal(three[:, :2], two)
+    assert ((three.argmax(1) == 2) == (strange[:, 0] > 0)).all()
 
 
 def test_batches_are_the_same_again_and_others_in_another_epoch(stage):
@@ -253,14 +288,14 @@ def test_batches_are_the_same_again_and_others_in_another_epoch(stage):
 
 def test_a_recipe_names_the_stage_and_wrong_shares_are_refused(data, tmp_path):
     table = {"kind": "distil", "epochs": 1, "pool": str(tmp_path)}
-    assert isinstance(stages_of({"network": "minifas", "stage": [table]}, data)[0], DistilStage)
+    tables = [table, {"kind": "judgeable", "epochs": 1, "pool": str(tmp_path)}]
+    found = stages_of({"network": "minifas", "stage": tables}, data)
+    assert [type(stage) for stage in found] == [DistilStage, JudgeableStage]
     with pytest.raises(InputError, match="cutmix"):
         DistilOptions(epochs=1, pool="pool", cutmix=0.7, mixup=0.3)
 
 
 def test_the_report_says_which_file_is_not_the_networks(tmp_path):
-    from edge_training import checkpoint
-
     file = tmp_path / "weights.safetensors"
     checkpoint.save(file, MiniFAS().half().state_dict(), {})
     assert isinstance(agreement.network_from("minifas", file), MiniFAS)

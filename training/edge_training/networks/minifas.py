@@ -184,12 +184,12 @@ class MiniFAS(nn.Module):
         found: Tensor = self.embed(self.gather(self.separate(last).relu())).flatten(1)
         return found
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The map after every block, each from the one before."""
-        found = []
+    def maps(self, x: Tensor, *, apart: bool = False) -> list[Tensor]:
+        """The map after every block, each from the one before; ``apart``, without a gradient to what is before."""
+        found: list[Tensor] = []
         x = self.stem(x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x.detach() if apart and found else x)
             found.append(x)
         return found
 

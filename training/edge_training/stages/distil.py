@@ -2,8 +2,8 @@
 
 Each map of the student has its counterpart in the first teacher. At first every block sees the teacher's map before it
 and learns the one after it, all blocks at once, none waiting for another (as in blockwise distillation, H. Wang and
-others, arXiv 1911.13053); then the student runs by itself, its maps still held to the teacher's, ever less, its
-embedding and logits more.
+others, arXiv 1911.13053); then each sees the student's own map and learns to mend it. Only in the end, with small steps,
+does a gradient pass through all of them: earlier it wrecks the first blocks, to which every later error comes enlarged.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ class DistilOptions:
     """Pictures that are made before the first epoch."""
     lr: float = 3e-3
     weight_decay: float = 0.01
-    forced_epochs: int = 4
-    """In which blocks see the teacher's maps."""
+    forced_epochs: int = 9
+    """The first ones, in which blocks see the teacher's maps."""
+    joint_epochs: int = 2
+    """The last ones, in which the gradient passes through all blocks; between the two none does."""
     cutmix: float = 0.15
     mixup: float = 0.1
     wide: float = 0.2
@@ -148,17 +150,19 @@ class DistilStage:
     def loss(self, network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(network, MiniFAS)
         images, wide, whole = batch
-        progress = self.epoch / self.options.epochs
         x = pixels(images)
         with torch.autocast(images.device.type, torch.bfloat16):
             with torch.no_grad():
                 logits, embedding, maps = self.teacher(x)
             if self.epoch < self.options.forced_epochs:
-                found = network.maps_after(x, maps)
-                felt = network.embedding(maps[-1])
+                found, last = network.maps_after(x, maps), maps[-1]
+            elif self.epoch < self.options.epochs - self.options.joint_epochs:
+                found = network.maps(x, apart=True)
+                last = found[-1].detach()
             else:
                 found = network.maps(x)
-                felt = network.embedding(found[-1])
+                last = found[-1]
+            felt = network.embedding(last)
             said, seen, decided = network.classes(felt), network.wide(felt), network.decide(felt)
         by_map = torch.stack([relative_error(f, m) for f, m in zip(found, maps, strict=True)])
         inner = relative_error(felt, embedding)
@@ -166,19 +170,18 @@ class DistilStage:
         live = live_logit(logits)
         odds = decided[:, 0].float() - decided[:, 1].float()
         two = torch.stack((live, torch.zeros_like(live)), 1)
-        last = relative_error(odds[:, None], live[:, None]) + divergence(decided, two)
+        decision = relative_error(odds[:, None], live[:, None]) + divergence(decided, two)
         pair = (
             relative_error(centred(seen[whole]), centred(wide[whole])) if whole.any() else felt.new_zeros(())
         )
-        strength = 1.0 if self.epoch < self.options.forced_epochs else max(0.15, 1 - 1.2 * progress)
-        value = strength * by_map.mean() * 3 + inner + outer + last + self.options.wide * pair
+        value = by_map.mean() * 3 + inner + outer + decision + self.options.wide * pair
         parts = {
             "first": by_map[0],
             "middle": by_map[5],
             "last": by_map[-1],
             "embedding": inner,
             "logits": outer,
-            "odds": last,
+            "odds": decision,
             "pair": pair,
         }
         return value, {name: float(v.detach()) for name, v in parts.items()}
