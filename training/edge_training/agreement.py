@@ -33,12 +33,14 @@ from edge_training.data.portraits import UltraLight, fer_box
 from edge_training.networks.minifas import MiniFAS
 from edge_training.networks.pad import PadNet
 from edge_training.stages.distil import agreement, answers, held_out, inputs_of, student_odds, teachers
+from edge_training.stages.judgeable import pictures, strange_odds
 from edge_training.stages.liveness import SPLITS
 from edge_training.teachers import live_logit
 
 MODELS = tuple(name for name in zoo.NAMES if zoo.spec(name).task == "liveness")
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {"padnet": PadNet, "minifas": MiniFAS}
 SEED = 2018
+_NON_FACES = 2000
 _SAMPLES = ("image_T1", "image_F1", "image_F2")
 
 Images = npt.NDArray[np.uint8]
@@ -67,7 +69,15 @@ def network_from(kind: str, weights: Path) -> nn.Module:
 
 
 def measure(
-    student: Judge, data: Path, work: Path, *, split: str, a_kind: int, shown: int, threshold: float
+    student: Judge,
+    data: Path,
+    work: Path,
+    *,
+    split: str,
+    a_kind: int,
+    shown: int,
+    threshold: float,
+    strange: Judge | None = None,
 ) -> dict[str, Any]:
     """Agreement by kind, decisions on simulated presentations, and the three published photographs.
 
@@ -79,6 +89,7 @@ def measure(
         a_kind: pictures of each kind.
         shown: simulated presentations; 0 leaves them out.
         threshold: score from which on the student says bona fide.
+        strange: log-odds of *not a face*, where the network has that answer.
     """
     first, _ = teachers(data)
 
@@ -100,6 +111,16 @@ def measure(
             name: _rates(judge(crops) - moved, groups)
             for name, judge, moved in (("student", student, shift), ("teacher", teacher, np.float32(0)))
         }
+    crops, none = pictures(inputs, 2 * _NON_FACES, (SEED, 2))
+    ours, theirs = student(crops) - shift, teacher(crops)
+    refused = strange(crops) > 0 if strange else np.zeros(len(crops), bool)
+    report["third answer"] = {
+        "non-faces": int(none.sum()),
+        "taken for bona fide": float((ours[none] > 0).mean()),
+        "taken for bona fide by the teacher": float((theirs[none] > 0).mean()),
+        "taken for bona fide and for faces": float(((ours > 0) & ~refused)[none].mean()),
+        "faces refused as none": float(refused[~none].mean()),
+    }
     report["samples"] = _samples(student, teacher, data, shift)
     return report
 
@@ -182,6 +203,13 @@ def table(report: Mapping[str, Any]) -> str:
     if shown:
         for name in shown["student"]:
             lines.append(f"| {name} | {shown['student'][name]:.3f} | {shown['teacher'][name]:.3f} |")
+    third = report["third answer"]
+    lines += [
+        f"| of {third['non-faces']} other non-faces, taken for bona fide | {third['taken for bona fide']:.4f} | "
+        f"{third['taken for bona fide by the teacher']:.4f} |",
+        f"| and for faces by the third answer | {third['taken for bona fide and for faces']:.4f} | |",
+        f"| of as many faces, refused by it | {third['faces refused as none']:.4f} | |",
+    ]
     for name, row in report["samples"].items():
         lines.append(f"| {name} | {row['student']:.2f} | {row['teacher']:.2f} |")
     return "\n".join(lines)
@@ -216,6 +244,7 @@ def main(argv: list[str] | None = None) -> int:
             a_kind=args.pictures,
             shown=args.presentations,
             threshold=args.threshold,
+            strange=(lambda images: strange_odds(network, images)) if isinstance(network, MiniFAS) else None,
         )
     except EdgeError as error:
         print(f"error: {error.message}\n  {error.remedy}", file=sys.stderr)
