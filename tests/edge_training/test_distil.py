@@ -188,6 +188,18 @@ def test_a_raster_that_nearly_meets_the_sensors_beats_slowly():
     assert close.mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_one_colour_a_pixel_turns_fine_stripes_into_colour():
+    flat = np.full((256, 256, 3), 0.5, np.float32)
+    ruled = distil_inputs.raster(flat, pitch=1.9, depth=0.9)
+
+    def colour(image):  # of what is left at 80 pixels
+        small = image.reshape(64, 4, 64, 4, 3).mean((1, 3))
+        return (small - small.mean(2, keepdims=True)).std()
+
+    assert distil_inputs.mosaic(flat).std() < 0.01
+    assert colour(distil_inputs.mosaic(ruled)) > 3 * colour(ruled)
+
+
 def test_mixtures_hold_both_pictures():
     one, other = np.zeros((CROP, CROP, 3), np.uint8), np.full((CROP, CROP, 3), 200, np.uint8)
     rng = np.random.default_rng(1)

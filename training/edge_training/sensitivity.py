@@ -30,6 +30,7 @@ from edge_training.stages.distil import answers, inputs_of, teachers
 from edge_training.stages.liveness import SPLITS
 from edge_training.teachers import MiniFASTeacher, live_logit
 
+_OURS = ("reshoot", "moire")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Floats = Any
@@ -229,10 +230,11 @@ def sweep(inputs: Inputs, judges: Mapping[str, MiniFASTeacher], faces: int) -> l
 def areas(inputs: Inputs, judges: Mapping[str, MiniFASTeacher], count: int) -> list[dict[str, Any]]:
     """Area under the curve of whole simulated attacks against faces in the same camera, by network.
 
-    ``print``, ``replay`` and ``mask`` against the simulation's own bona fide; ``reshoot`` against ``scene``.
+    ``print``, ``replay`` and ``mask`` against the bona fide of :mod:`edge_training.data.attacks`; ``reshoot`` and ``moire``
+    against ``scene``.
     """
     crops: dict[str, list[tuple[Image, Image]]] = {}
-    for number, kind in enumerate((BONA_FIDE, *attacks.SPECIES, "scene", "reshoot")):
+    for number, kind in enumerate((BONA_FIDE, *attacks.SPECIES, "scene", *_OURS)):
         for i in range(count):
             rng = np.random.default_rng((2021, number, i))
             made = inputs.bona_fide(rng) if kind == BONA_FIDE else inputs(kind, rng)
@@ -246,8 +248,8 @@ def areas(inputs: Inputs, judges: Mapping[str, MiniFASTeacher], count: int) -> l
         odds["pair", kind] = np.mean([odds[judge, kind] for judge in judges], 0)
     rows = []
     for judge in (*judges, "pair"):
-        for kind in (*attacks.SPECIES, "reshoot"):
-            against = odds[judge, "scene" if kind == "reshoot" else BONA_FIDE]
+        for kind in (*attacks.SPECIES, *_OURS):
+            against = odds[judge, "scene" if kind in _OURS else BONA_FIDE]
             truth = np.repeat([1, 0], [len(against), count])
             area = roc_auc_score(truth, np.concatenate((against, odds[judge, kind])))
             rows.append(

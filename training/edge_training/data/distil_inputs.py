@@ -12,6 +12,7 @@ fer         a FER2013 face, filling the crop or pasted into a scene;
 drawn       a cartoon face;
 texture     flat colours, gradients, noise of every slope, stripes, checks, dots;
 print, replay, mask   attacks of :mod:`edge_training.data.attacks`;
+moire       a screen whose stripes nearly meet the sensor's colour grid: what moves the published network most;
 reshoot     a screen or a sheet photographed: panel and sensor grids sampled as they are, gamut, glow, blur, glare.
 """
 
@@ -35,16 +36,17 @@ MARGINS = (2.7, 4.0)
 SHARES: Mapping[str, float] = {
     "portrait": 0.12,
     "condition": 0.18,
-    "scene": 0.16,
+    "scene": 0.14,
     "crop": 0.10,
     "background": 0.09,
     "fer": 0.07,
     "drawn": 0.04,
     "texture": 0.04,
     "print": 0.05,
-    "replay": 0.06,
+    "replay": 0.04,
     "mask": 0.03,
     "reshoot": 0.06,
+    "moire": 0.04,
 }
 """How often each kind is drawn in training."""
 
@@ -243,6 +245,14 @@ class Inputs:
         if rng.random() < 0.5:  # its edge and what is behind it
             frame, box = self._held(frame, box, rng)
         return camera(frame, rng, 0.4), jittered(box, rng, 0.1)
+
+    def _moire(self, rng: Rng) -> tuple[Image, Floats]:
+        portrait = self.portraits[int(rng.integers(len(self.portraits)))]
+        shown, box = place(portrait, float(rng.uniform(40, 90)), rng)
+        pitch, depth = float(rng.uniform(1.6, 2.3)), float(rng.uniform(0.2, 1))
+        angle, bend = np.deg2rad(rng.normal(0, 4)), rng.normal(0, 3e-5, 2)
+        seen = mosaic(raster(shown, pitch=pitch, depth=depth, angle=angle, bend=bend))
+        return camera((seen.clip(0, 1) * 255).astype(np.uint8), rng, 0.3), jittered(box, rng, 0.1)
 
     def _held(self, shown: Image, box: Floats, rng: Rng) -> tuple[Image, Floats]:
         """A part of a picture as a sheet or screen before a photograph."""
