@@ -230,8 +230,8 @@ def sweep(inputs: Inputs, judges: Mapping[str, MiniFASTeacher], faces: int) -> l
 def areas(inputs: Inputs, judges: Mapping[str, MiniFASTeacher], count: int) -> list[dict[str, Any]]:
     """Area under the curve of whole simulated attacks against faces in the same camera, by network.
 
-    ``print``, ``replay`` and ``mask`` against the bona fide of :mod:`edge_training.data.attacks`; ``reshoot`` and ``moire``
-    against ``scene``.
+    ``print``, ``replay`` and ``mask`` against the bona fide of :mod:`edge_training.data.attacks`; the others against
+    ``scene``.
     """
     crops: dict[str, list[tuple[Image, Image]]] = {}
     for number, kind in enumerate((BONA_FIDE, *attacks.SPECIES, "scene", *_OURS)):
