@@ -20,6 +20,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "detector": tuple(DETECTORS),
     "student": ("gmenet",),
     "liveness": ("padnet",),
+    "distil": ("minifas",),
+    "judgeable": ("minifas",),
     "qat": tuple(CLASSIFIERS),
 }
 """Kind of a stage to the networks that it can train. Its module has a function ``stage`` that makes one."""
