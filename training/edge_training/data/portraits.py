@@ -69,7 +69,9 @@ def fer_box(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class UltraLight:
     """The Ultra-Light RFB-640 face detector (MIT): (H, W, 3) RGB to (N, 4) boxes in pixels."""
 
-    def __init__(self, model: Path, *, confidence: float = 0.7) -> None:
+    def __init__(
+        self, model: Path, *, confidence: float = 0.7, size: tuple[int, int] = (640, 480)
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -78,16 +80,20 @@ class UltraLight:
         if not model.exists():
             raise InputError(f"no detector at {model}", remedy="fetch the peers' folder")
         self.session: Any = onnxruntime.InferenceSession(str(model), options)
-        self.confidence = confidence
+        self.confidence, self.size = confidence, size
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
+        return self.found(image)[0]
+
+    def found(self, image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(N, 4) boxes in pixels and (N,) scores, best first."""
         height, width = image.shape[:2]
-        pixels = (cv2.resize(image, (640, 480)).astype(np.float32) - 127) / 128
+        pixels = (cv2.resize(image, self.size).astype(np.float32) - 127) / 128
         scores, boxes = self.session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
         sure = scores[0, :, 1] > self.confidence
         candidates = boxes[0][sure] * np.array([width, height, width, height], np.float32)
-        kept = geometry.nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=50)
-        return np.asarray(candidates[kept], np.float32)
+        kept = geometry.nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=300)
+        return np.asarray(candidates[kept], np.float32), np.asarray(scores[0, sure, 1][kept], np.float32)
 
 
 def _pictures(folder: Path) -> Sequence[Path]:
