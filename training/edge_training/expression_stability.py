@@ -91,7 +91,8 @@ def answers(
     result = []
     for start in range(0, len(rows), 16):
         made = [
-            probe_scenes.one_face(maker, row, size, side=side, **condition) for row in rows[start : start + 16]
+            probe_scenes.one_face(maker, row, size, side=side, **condition)
+            for row in rows[start : start + 16]
         ]
         for found, (_, box) in zip(finder([image for image, _ in made]), made, strict=True):
             good = np.flatnonzero(iou(box[None], found.boxes.clip(0, side))[0] >= 0.5)

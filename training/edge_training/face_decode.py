@@ -123,7 +123,8 @@ def found_by(network: nn.Module, images: Sequence[Image], confidence: float) -> 
             maps = network(pixels(batch))
         arrays = [[m.float().cpu().numpy() for m in kind] for kind in maps]
         for i in range(len(batch)):
-            results.append(decode(*([m[i] for m in kind] for kind in arrays), confidence=confidence))
+            boxes, classes, faces = ([m[i] for m in kind] for kind in arrays)
+            results.append(decode(boxes, classes, faces, confidence))
     return results
 
 

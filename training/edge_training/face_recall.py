@@ -3,8 +3,8 @@
     python -m edge_training.face_recall --data ../shared/data --work runs/face --checkpoint CHECKPOINT --json
 
 All pictures are of portraits, photographs and FER2013 faces that no training of ours saw, on a canvas of 320 pixels.
-Every detector is asked at the lowest confidence that makes up at most 0.05 boxes per scene and answers at most 1 % of the
-face-free pictures; that confidence is found on scenes with PublicTest's faces, recall is measured on others with
+Every detector is asked at the lowest confidence that makes up at most 0.05 boxes per scene and answers at most 1 % of
+the face-free pictures; that confidence is found on scenes with PublicTest's faces, recall is measured on others with
 PrivateTest's. Boxes of the others are made the square that FER2013 would have cut, as the truth's are. That truth is
 YuNet's answer on the whole portraits, which favours YuNet.
 
@@ -31,8 +31,7 @@ from edge_sdk.errors import EdgeError
 from edge_sdk.image import Image, Letterbox
 from edge_training import checkpoint
 from edge_training.data import probe_scenes
-from edge_training.data.heads import Floats
-from edge_training.data.landmarks import YuNet
+from edge_training.data.landmarks import Floats, YuNet
 from edge_training.data.portraits import UltraLight, fer_box
 from edge_training.data.probe_scenes import SIDE, Asked
 from edge_training.data.scenes import PAD
@@ -131,7 +130,9 @@ class Answers:
 
 def recall(asked: Sequence[Asked], boxes: Sequence[Floats]) -> float:
     """Share of the faces asked for that have a box of IoU 0.5 or more."""
-    hits = [int((iou(a.boxes, b) >= 0.5).any(1).sum()) if len(b) else 0 for a, b in zip(asked, boxes, strict=True)]
+    hits = [
+        int((iou(a.boxes, b) >= 0.5).any(1).sum()) if len(b) else 0 for a, b in zip(asked, boxes, strict=True)
+    ]
     return sum(hits) / max(1, sum(len(a.boxes) for a in asked))
 
 
@@ -157,7 +158,9 @@ def scenes_of(sources: Sources, part: str, count: int, *, seed: int) -> dict[int
     """``count`` scenes of each size in ``SIZES`` with faces of a part of FER2013 and kept-out portraits."""
     maker = sources.scenes(part, kept_out=True)
     return {
-        size: [probe_scenes.of_size(maker, size, np.random.default_rng((seed, size, i))) for i in range(count)]
+        size: [
+            probe_scenes.of_size(maker, size, np.random.default_rng((seed, size, i))) for i in range(count)
+        ]
         for size in SIZES
     }
 
@@ -187,10 +190,10 @@ def reliability(asked: Sequence[Asked], answers: Answers) -> list[dict[str, floa
     for a, b, s in zip(asked, answers.boxes, answers.scores, strict=True):
         sure = s >= 0.05
         # Faces that may but need not be found are left out where a box is on one.
-        other = (iou(a.others, b) >= 0.3).any(0) & ~(iou(a.boxes, b) >= 0.5).any(0)
-        keep = sure & ~other
+        on_face = np.asarray((iou(a.boxes, b) >= 0.5).any(0))
+        keep = np.flatnonzero(sure & (on_face | ~(iou(a.others, b) >= 0.3).any(0)))
         scores.append(s[keep])
-        right.append((iou(a.boxes, b) >= 0.5).any(0)[keep])
+        right.append(on_face[keep])
     score, hit = np.concatenate(scores), np.concatenate(right)
     rows = []
     for low in np.arange(0, 1, 0.1):
@@ -225,7 +228,9 @@ def seams(
                     overlap = iou(rectangles, boxes) >= 0.5
                     whole += bool((overlap[0] & ~(iou(truth[None], boxes)[0] >= 0.5)).any())
                     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-                    empty += bool(((middle > rectangles[1, :2]) & (middle < rectangles[1, 2:])).all(1).any())
+                    empty += bool(
+                        np.all((middle > rectangles[1, :2]) & (middle < rectangles[1, 2:]), axis=1).any()
+                    )
                 row = table.setdefault(name, {})
                 row[f"{border} {size} face"] = face / count
                 row[f"{border} {size} square"] = whole / count
@@ -260,7 +265,9 @@ def measure(
             everything += pictures
             answers = Answers(answers.boxes + found.boxes, answers.scores + found.scores)
         row["false boxes per scene"] = false_boxes(everything, answers.at(confidence))
-        row["portraits"] = recall(portraits, Answers.of(detector, [a.image for a in portraits]).at(confidence))
+        row["portraits"] = recall(
+            portraits, Answers.of(detector, [a.image for a in portraits]).at(confidence)
+        )
         row["face-free pictures with a box"] = float(np.mean([len(b) > 0 for b in on_empty.at(confidence)]))
         row["reliability"] = reliability(everything, answers)
         table[name] = row

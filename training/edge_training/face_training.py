@@ -63,7 +63,9 @@ def load_network(path: Path, name: str = "yolo11n", classes: int = 7) -> nn.Modu
     try:
         network.load_state_dict({**own, **{k: v.float() for k, v in tensors.items()}})
     except RuntimeError as error:
-        raise InputError(f"{path} is not of a {name} with a face logit", remedy="name another file") from error
+        raise InputError(
+            f"{path} is not of a {name} with a face logit", remedy="name another file"
+        ) from error
     if not any(k.startswith("face.") for k in tensors):
         raise InputError(f"{path} has no face logit", remedy="train it with edge_training.face_training")
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]

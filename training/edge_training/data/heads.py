@@ -107,7 +107,7 @@ class Portraits:
             coarse = matrix.copy()
             coarse[:, :2] /= np.array([cut.shape[1] / width, cut.shape[0] / height])
             # Below the picture's lower edge the person goes on; beside it there is none.
-            mask = cv2.warpAffine(cut, coarse, size, flags=flags).astype(np.float32) / 255
+            mask = (cv2.warpAffine(cut, coarse, size, flags=flags) / 255).astype(np.float32)
         else:
             mask = np.ones((size[1], size[0]), np.float32)
         mesh = transform(self.marks.mesh[index], matrix)
@@ -160,8 +160,7 @@ def cut_person(image: Image, mesh: Floats) -> Image:
         cv2.setRNGSeed(0)
         cv2.grabCut(np.ascontiguousarray(small), labels, None, *models, 2, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     mask = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8) * 255
-    mask = cv2.medianBlur(mask, 5)
-    return cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.uint8, copy=False)
+    return cv2.GaussianBlur(cv2.medianBlur(mask, 5), (0, 0), 0.8).astype(np.uint8, copy=False)
 
 
 def yaw_of(mesh: Floats) -> Floats:
@@ -222,12 +221,14 @@ def blend_face(head: Placed, face: npt.NDArray[np.uint8], mesh: Floats, rng: np.
         centre = oval.mean(0)
         one = np.zeros_like(mask)
         cv2.fillConvexPoly(one, cv2.convexHull(((oval - centre) * inner + centre).astype(np.int32)), 255)
-        mask = one if not mask.any() else cv2.bitwise_and(mask, one)
-    mask = cv2.bitwise_and(mask, valid)
+        mask = one if not mask.any() else mask & one
+    mask &= valid.astype(np.uint8)
     if not mask.any():
         return
     feather = max(0.6, 0.035 * size)
-    soft = cv2.GaussianBlur(cv2.erode(mask, _disc(feather)), (0, 0), feather).astype(np.float32)[..., None] / 255
+    soft = (
+        cv2.GaussianBlur(cv2.erode(mask, _disc(feather)), (0, 0), feather).astype(np.float32)[..., None] / 255
+    )
     patch = head.image[y1:y2, x1:x2]
     own = patch.astype(np.float32)
     low = cv2.GaussianBlur(own, (0, 0), max(0.8, 0.16 * size), borderType=cv2.BORDER_REPLICATE)
@@ -255,7 +256,7 @@ def surgical_mask(head: Placed, rng: np.random.Generator) -> None:
     out = (lower - middle) * np.float32(rng.uniform(1.0, 1.07)) + middle
     keep = out[(out[:, 1] >= min(mesh[234, 1], mesh[454, 1]))]
     edge = np.concatenate((keep, top[None]))
-    _cloth(head, cv2.convexHull(edge.astype(np.float32))[:, 0], rng)
+    _cloth(head, cv2.convexHull(edge.astype(np.float32))[:, 0].astype(np.float32), rng)
     if rng.random() < 0.6:
         colour = tuple(int(v) for v in rng.integers(150, 250, 3))
         width = max(1, round(0.015 * float(head.box[2] - head.box[0])))
@@ -271,12 +272,12 @@ def sunglasses(head: Placed, rng: np.random.Generator) -> None:
     colour = tuple(int(v) for v in rng.integers(0, 70, 3))
     axes = (max(1, int(0.26 * scale)), max(1, int(rng.uniform(0.17, 0.26) * scale)))
     for eye in (RIGHT_EYE, LEFT_EYE):
-        centre = mesh[list(eye)].mean(0) + (0, 0.04 * scale)
+        centre = mesh[list(eye)].mean(0) + np.array([0, 0.04 * scale])
         cv2.ellipse(head.image, _xy(centre), axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
     width = max(1, round(0.04 * scale))
     cv2.line(head.image, _xy(mesh[133]), _xy(mesh[362]), colour, width, cv2.LINE_AA)
-    for eye, cheek in ((33, 127), (263, 356)):
-        cv2.line(head.image, _xy(mesh[eye]), _xy(mesh[cheek]), colour, width, cv2.LINE_AA)
+    for outer, cheek in ((33, 127), (263, 356)):
+        cv2.line(head.image, _xy(mesh[outer]), _xy(mesh[cheek]), colour, width, cv2.LINE_AA)
 
 
 def hat(head: Placed, rng: np.random.Generator) -> None:
@@ -290,9 +291,11 @@ def hat(head: Placed, rng: np.random.Generator) -> None:
     for share in np.linspace(0, 1, 7):
         turn = np.pi * share
         points.append(
-            brow + across * (wide * np.cos(turn)) + up * (0.65 * np.sin(turn) + 0.05) * float(rng.uniform(0.9, 1.1))
+            brow
+            + across * (wide * np.cos(turn))
+            + up * (0.65 * np.sin(turn) + 0.05) * float(rng.uniform(0.9, 1.1))
         )
-    _cloth(head, cv2.convexHull(np.array(points, np.float32))[:, 0], rng)
+    _cloth(head, cv2.convexHull(np.array(points, np.float32))[:, 0].astype(np.float32), rng)
 
 
 def hand(head: Placed, rng: np.random.Generator) -> None:
@@ -323,7 +326,7 @@ def hair_strip(head: Placed, rng: np.random.Generator) -> None:
     for _ in range(max(2, int(0.15 * size))):
         shade = tuple(int(v) for v in (colour * rng.uniform(0.7, 1.3)).clip(0, 255))
         a = start + rng.normal(0, 0.05 * size, 2)
-        b = a + (0, 0.7 * size) + bend + rng.normal(0, 0.04 * size, 2)
+        b = a + np.array([0, 0.7 * size]) + bend + rng.normal(0, 0.04 * size, 2)
         cv2.line(head.image, _xy(a), _xy(b), shade, max(1, round(0.015 * size)), cv2.LINE_AA)
 
 
@@ -344,7 +347,10 @@ def _cloth(head: Placed, outline: Floats, rng: np.random.Generator) -> None:
     grey = cv2.GaussianBlur(window, (0, 0), max(0.6, 0.07 * size)).astype(np.float32).mean(2, keepdims=True)
     cloth = colour * (0.55 + 0.45 * grey / max(1.0, float(grey.mean())))
     if rng.random() < 0.5:
-        y = np.arange(window.shape[0])[:, None, None] + rng.uniform(-0.3, 0.3) * np.arange(window.shape[1])[None, :, None]
+        y = (
+            np.arange(window.shape[0])[:, None, None]
+            + rng.uniform(-0.3, 0.3) * np.arange(window.shape[1])[None, :, None]
+        )
         period = max(3.0, size * float(rng.uniform(0.08, 0.25)))
         cloth = cloth * (1 + float(rng.uniform(0.05, 0.2)) * np.sin(2 * np.pi * y / period))
     window[...] = (window + soft * (cloth.clip(0, 255) - window)).astype(np.uint8)
@@ -375,7 +381,7 @@ def _axes(size: Floats, wide: float, high: float) -> tuple[int, int]:
 
 
 def _xy(point: npt.NDArray[np.floating]) -> tuple[int, int]:
-    return int(round(float(point[0]))), int(round(float(point[1])))
+    return round(float(point[0])), round(float(point[1]))
 
 
 def _halved(image: Image) -> Image:
@@ -419,6 +425,6 @@ def _motion(image: Image, rng: np.random.Generator) -> Image:
     kernel = np.zeros((length, length), np.float32)
     middle = length // 2
     angle = rng.uniform(0, np.pi)
-    step = (int(round(middle * np.cos(angle))), int(round(middle * np.sin(angle))))
+    step = (round(middle * np.cos(angle)), round(middle * np.sin(angle)))
     cv2.line(kernel, (middle - step[0], middle - step[1]), (middle + step[0], middle + step[1]), 1.0)
     return cv2.filter2D(image, -1, kernel / max(1.0, float(kernel.sum()))).astype(np.uint8, copy=False)

@@ -112,7 +112,8 @@ class FaceMesh:
         centre, size = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
         across = points[1] - points[0]
         angle = float(np.degrees(np.arctan2(across[1], across[0])))
-        matrix = cv2.getRotationMatrix2D(
+        matrix = np.empty((2, 3))
+        matrix[...] = cv2.getRotationMatrix2D(
             (float(centre[0]), float(centre[1])), angle, _MESH_SIDE / (1.5 * size)
         )
         matrix[:, 2] += _MESH_SIDE / 2 - centre
@@ -161,7 +162,9 @@ class Marks:
             with np.load(path, allow_pickle=False) as stored:
                 marks = cls(stored["box"], stored["mesh"], stored["ok"])
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise InputError(f"cannot read {path}: {error}", remedy="delete it; it will be made anew") from error
+            raise InputError(
+                f"cannot read {path}: {error}", remedy="delete it; it will be made anew"
+            ) from error
         if marks.box.shape != (rows, 4) or marks.mesh.shape != (rows, MESH, 2) or marks.ok.shape != (rows,):
             raise InputError(
                 f"{path} holds marks of {len(marks.ok)} pictures, expected {rows}",
@@ -213,7 +216,9 @@ def cached(path: Path, images: Sequence[Image], data: Path, *, border: float = 0
     if path.exists():
         return Marks.read(path, len(images))
     detector = YuNet(data / "peers/yunet/yunet_s_640_640.onnx")
-    marks = mark(images, detector, FaceMesh(data / "teachers/mediapipe_face/face_landmarker.task"), border=border)
+    marks = mark(
+        images, detector, FaceMesh(data / "teachers/mediapipe_face/face_landmarker.task"), border=border
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     marks.save(path)
     return marks

@@ -7,7 +7,7 @@ Layouts, drawn by the size of face that is wanted, 14 to 310 pixels and evenly i
   its face, or a bare FER2013 crop: a rectangle's edge says nothing about a face;
 - *group*: rows of cut-out persons before a photograph, the front row hiding parts of the one behind;
 - *bare*: FER2013 crops on flat grey, as the detection studies show them, among face-free squares;
-- *empty*: photographs and animals with squares pasted on them, and no face.
+- *empty*: photographs and animals with squares pasted on them, or rectangles of them at all sizes, and no face.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from edge_sdk.image import Image
 from edge_training.data import augment, heads
-from edge_training.data.heads import Floats, Placed, Portraits, square, transform
-from edge_training.data.landmarks import Marks
+from edge_training.data.heads import Placed, Portraits, square, transform
+from edge_training.data.landmarks import OVAL, Floats, Marks
 from edge_training.data.scenes import PAD
 
 SMALLEST, LARGEST = 14, 310
@@ -74,6 +74,7 @@ class NaturalScenes:
         portraits: with marks.
         backgrounds: face-free photographs.
         blended: share of heads that get a FER2013 face.
+        hard: windows of face-free photographs in which a detector saw faces; a third of what shows no face is of them.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class NaturalScenes:
         backgrounds: Sequence[Image],
         *,
         blended: float = 0.5,
+        hard: Sequence[Image] = (),
     ) -> None:
+        self.hard = hard
         self.faces, self.marks, self.portraits, self.backgrounds = faces, marks, portraits, backgrounds
         self.blended = blended
         self.yaw = heads.yaw_of(marks.mesh)
@@ -93,7 +96,9 @@ class NaturalScenes:
         self._rows = [np.flatnonzero(labels == c) for c in classes]
         self._marked = [rows[marks.ok[rows]] for rows in self._rows]
         # A class without marked faces would have no head to be blended into.
-        self._chance = np.sqrt([len(rows) if len(marked) else 0 for rows, marked in zip(self._rows, self._marked, strict=True)])
+        self._chance = np.sqrt(
+            [len(rows) if len(marked) else 0 for rows, marked in zip(self._rows, self._marked, strict=True)]
+        )
         if self._chance.any():
             self._chance = self._chance / self._chance.sum()
 
@@ -101,9 +106,11 @@ class NaturalScenes:
         """One scene of any layout, degraded as pictures are."""
         size = side / 320 * float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
         kind = rng.random()
-        if kind < 0.07:
+        if kind < 0.05:
             scene = self.empty(side, rng)
-        elif kind < 0.27:
+        elif kind < 0.12:
+            scene = self.face_free_mosaic(size, side, rng)
+        elif kind < 0.28:
             scene = self.bare(size, side, rng)
         elif size > 0.42 * side:
             scene = self.single(size, side, rng)
@@ -139,7 +146,13 @@ class NaturalScenes:
         return scene
 
     def group(
-        self, size: float, side: int, rng: np.random.Generator, *, rows: int | None = None, alike: bool = False
+        self,
+        size: float,
+        side: int,
+        rng: np.random.Generator,
+        *,
+        rows: int | None = None,
+        alike: bool = False,
     ) -> NaturalScene:
         """Rows of people before a photograph.
 
@@ -174,7 +187,9 @@ class NaturalScenes:
     def bare(self, size: float, side: int, rng: np.random.Generator) -> NaturalScene:
         """FER2013 crops of that size on flat grey or a photograph, and face-free squares like them."""
         flat = rng.random() < 0.75
-        scene = NaturalScene(np.full((side, side, 3), PAD, np.uint8) if flat else self.face_free((side, side), rng))
+        scene = NaturalScene(
+            np.full((side, side, 3), PAD, np.uint8) if flat else self.face_free((side, side), rng)
+        )
         size = min(size, side)
         taken: list[tuple[int, int, int]] = []
         count = 1 if size > side / 3 else int(rng.integers(1, 10))
@@ -206,6 +221,13 @@ class NaturalScenes:
             x, y = (int(v) for v in rng.integers(0, side - edge + 1, 2))
             image[y : y + edge, x : x + edge] = self.face_free((edge, edge), rng)
         return NaturalScene(image)
+
+    def face_free_mosaic(self, size: float, side: int, rng: np.random.Generator) -> NaturalScene:
+        """Rectangles as :meth:`mosaic` has them for faces of that size, and no face."""
+        scene = NaturalScene(np.full((side, side, 3), PAD, np.uint8))
+        for x1, y1, x2, y2 in rectangles((0, 0, side, side), size * float(rng.uniform(1.2, 3.0)), rng):
+            scene.image[y1:y2, x1:x2] = self.face_free((x2 - x1, y2 - y1), rng)
+        return scene
 
     # Parts of layouts.
 
@@ -301,18 +323,22 @@ class NaturalScenes:
         if (high - low).min() < 4:
             return
         matrix = np.c_[linear, shift - low]
-        head = self.portraits.place(index, matrix, (int(high[0] - low[0]), int(high[1] - low[1])), person=True)
+        head = self.portraits.place(
+            index, matrix, (int(high[0] - low[0]), int(high[1] - low[1])), person=True
+        )
         if mirrored:
             head = _mirrored_marks(head)
         row, shown = self._dress(head, index, rng)
         window = scene.image[low[1] : high[1], low[0] : high[0]]
-        window[...] = (window + head.mask[..., None] * (head.image.astype(np.float32) - window)).astype(np.uint8)
+        window[...] = (window + head.mask[..., None] * (head.image.astype(np.float32) - window)).astype(
+            np.uint8
+        )
         covered = head.mask > 0.5
         for _, seen in visible:
             seen[low[1] : high[1], low[0] : high[0]] &= ~covered
         mine = np.zeros((side, side), bool)
         oval = np.zeros((side, side), np.uint8)
-        cv2.fillConvexPoly(oval, cv2.convexHull((head.mesh[list(heads.OVAL)] + low).astype(np.int32)), 1)
+        cv2.fillConvexPoly(oval, cv2.convexHull((head.mesh[list(OVAL)] + low).astype(np.int32)), 1)
         mine[...] = oval > 0
         visible.append((len(scene.boxes), mine))
         scene.add(head.box + np.array([*low, *low], np.float32), row, index, shown)
@@ -345,7 +371,8 @@ class NaturalScenes:
         if edge < 48:
             face = augment.shrink(face, edge)
             box = box * np.float32(edge / 48)
-        matrix = cv2.getRotationMatrix2D(
+        matrix = np.empty((2, 3))
+        matrix[...] = cv2.getRotationMatrix2D(
             (face.shape[1] / 2, face.shape[0] / 2),
             float(rng.uniform(-6, 6)),
             edge / face.shape[0] * float(rng.uniform(0.96, 1.1)),
@@ -364,11 +391,13 @@ class NaturalScenes:
 
     def face_free(self, size: tuple[int, int], rng: np.random.Generator) -> Image:
         """(height, width, 3) of a photograph, at times of a portrait below its face."""
+        if self.hard and rng.random() < 0.33:
+            return _window_of(self.hard[int(rng.integers(len(self.hard)))], size, rng, least=0.8)
         if rng.random() < 0.18:
             index = int(rng.integers(len(self.portraits)))
             photo = self.portraits.levels[index][0]
             # Neck and clothes, or hair and the room above.
-            oval = self.portraits.marks.mesh[index][list(heads.OVAL)]
+            oval = self.portraits.marks.mesh[index][list(OVAL)]
             below, above = int(oval[:, 1].max()) + 6, int(oval[:, 1].min() - 0.1 * np.ptp(oval[:, 1]))
             photo = photo[below:] if photo.shape[0] - below >= above else photo[: max(above, 0)]
             if min(photo.shape[:2]) < 16:
@@ -378,10 +407,10 @@ class NaturalScenes:
         return _window_of(photo, size, rng)
 
 
-def _window_of(photo: Image, size: tuple[int, int], rng: np.random.Generator) -> Image:
+def _window_of(photo: Image, size: tuple[int, int], rng: np.random.Generator, *, least: float = 0.4) -> Image:
     """A random window of a photograph, mirrored at random, resized to ``size`` (width, height)."""
     height, width = photo.shape[:2]
-    share = float(rng.uniform(0.4, 1.0))
+    share = float(rng.uniform(least, 1.0))
     scale = share * min(width / size[0], height / size[1])
     w, h = max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
     y, x = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
@@ -414,7 +443,9 @@ def _turned(
 ) -> npt.NDArray[np.float64]:
     """A matrix followed by a turn about a point."""
     turn = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), degrees, scale)
-    return np.concatenate((turn[:, :2] @ matrix[:, :2], (turn[:, :2] @ matrix[:, 2] + turn[:, 2])[:, None]), 1)
+    return np.concatenate(
+        (turn[:, :2] @ matrix[:, :2], (turn[:, :2] @ matrix[:, 2] + turn[:, 2])[:, None]), 1
+    )
 
 
 _PAIRS: tuple[tuple[int, int], ...] = (

@@ -69,9 +69,7 @@ def fer_box(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class UltraLight:
     """The Ultra-Light RFB-640 face detector (MIT): (H, W, 3) RGB to (N, 4) boxes in pixels."""
 
-    def __init__(
-        self, model: Path, *, confidence: float = 0.7, size: tuple[int, int] = (640, 480)
-    ) -> None:
+    def __init__(self, model: Path, *, confidence: float = 0.7, size: tuple[int, int] = (640, 480)) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from edge_sdk.image import Image
 from edge_training.data import augment, heads
-from edge_training.data.heads import Floats, square, transform
+from edge_training.data.heads import square, transform
+from edge_training.data.landmarks import Floats
 from edge_training.data.natural import NaturalScene, NaturalScenes, rectangles
 from edge_training.data.scenes import PAD
 
@@ -152,7 +153,10 @@ def squares(
     size_of = np.array(photo.shape[1::-1]) * scale
     shift = np.clip(edge / 2 - middle, edge - size_of, 0)
     head = maker.portraits.place(index, np.c_[np.eye(2) * scale, shift], (edge, edge))
-    other_x, other_y = side // 2 + int(rng.integers(0, side // 2 - edge + 1)), int(rng.integers(0, side - edge + 1))
+    other_x, other_y = (
+        side // 2 + int(rng.integers(0, side // 2 - edge + 1)),
+        int(rng.integers(0, side - edge + 1)),
+    )
     soft = np.ones((edge, edge), np.float32)
     if feather:
         soft[:] = 0
@@ -176,4 +180,3 @@ def marked_rows(maker: NaturalScenes, labels: npt.NDArray[np.int64], each: int) 
     for label in np.unique(labels):
         rows += np.flatnonzero((labels == label) & maker.marks.ok)[:each].tolist()
     return sorted(rows)
-

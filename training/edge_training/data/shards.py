@@ -4,7 +4,7 @@
 
 A shard is two files, pictures as ``.npy`` and their faces as ``.npz``; the second is written last, so a shard whose
 second file exists is complete, and an interrupted run goes on where it stopped. Marks of portraits and FER2013 crops
-are kept beside them.
+are kept beside them. What :mod:`edge_training.data.hard_negatives` has put into ``hard/`` by then is shown too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,8 @@ import numpy.typing as npt
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.image import Image, read_image
 from edge_training.data import fer2013, landmarks
-from edge_training.data.heads import Floats, Portraits
-from edge_training.data.landmarks import Marks
+from edge_training.data.heads import Portraits
+from edge_training.data.landmarks import Floats, Marks
 from edge_training.data.natural import NaturalScene, NaturalScenes
 from edge_training.data.portraits import HELD_OUT_EVERY, UltraLight, portrait_files, read_backgrounds
 
@@ -49,7 +50,9 @@ class Sources:
     portrait_images: dict[str, list[Image]]
     backgrounds: dict[str, list[Image]]
 
-    def scenes(self, part: str, *, kept_out: bool, blended: float = 0.5) -> NaturalScenes:
+    def scenes(
+        self, part: str, *, kept_out: bool, blended: float = 0.5, hard: Sequence[Image] = ()
+    ) -> NaturalScenes:
         """A composer of FER2013's ``part`` ("training", "public_test" or "private_test")."""
         name = "kept out" if kept_out else "training"
         faces: fer2013.Faces = getattr(self.faces, part)
@@ -60,6 +63,7 @@ class Sources:
             self.portraits[name],
             self.backgrounds[name],
             blended=blended,
+            hard=hard,
         )
 
 
@@ -177,7 +181,9 @@ class Shards:
             self._pictures.append(pictures)
             self._faces.append(faces)
         if not self._where:
-            raise InputError(f"no scenes in {folder}", remedy="compose some: python -m edge_training.data.shards")
+            raise InputError(
+                f"no scenes in {folder}", remedy="compose some: python -m edge_training.data.shards"
+            )
         self.largest = np.array(largest)
         """(N,) side of each scene's largest face, 0 where there is none."""
 
@@ -205,7 +211,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder: Path = args.work / "scenes"
     try:
-        maker = read_sources(args.data, args.work / "marks").scenes("training", kept_out=False)
+        hard = [read_image(path) for path in sorted((args.work / "hard").glob("*.png"))]
+        maker = read_sources(args.data, args.work / "marks").scenes("training", kept_out=False, hard=hard)
         for number in range(args.shards):
             if (folder / f"{number:04d}.npz").exists():
                 continue

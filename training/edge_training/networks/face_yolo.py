@@ -71,8 +71,8 @@ class FaceDetector(nn.Module):
         for branch, classes in zip(self.face, self.head.cls, strict=True):
             assert isinstance(branch, nn.Sequential)
             assert isinstance(classes, nn.Sequential)
-            for mine, theirs in zip(branch[:4], classes[:4], strict=True):
-                mine.load_state_dict(theirs.state_dict())
+            for i in range(4):
+                branch[i].load_state_dict(classes[i].state_dict())
             weight, bias = classes.get_parameter("4.weight"), classes.get_parameter("4.bias")
             branch.get_parameter("4.weight").copy_(weight.mean(0, keepdim=True))
             branch.get_parameter("4.bias").fill_(float(bias.logsumexp(0)))

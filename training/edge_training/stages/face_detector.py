@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from edge_sdk.boxes import iou
 from edge_training.data import augment, fer2013, probe_scenes
-from edge_training.data.heads import Floats
+from edge_training.data.landmarks import Floats
 from edge_training.data.natural import NOBODY
 from edge_training.data.shards import Shards, Sources, Stored
 from edge_training.face_decode import found_by
@@ -91,7 +91,7 @@ class FaceDetectorStage:
     ) -> None:
         self.options, self.name_of_network, self.sources = options, network, sources
         self.scenes, self.seed = scenes, seed
-        self.schedule = ConstantThenDown(
+        self.schedule: Schedule = ConstantThenDown(
             options.epochs,
             options.lr,
             options.weight_decay,
@@ -113,7 +113,9 @@ class FaceDetectorStage:
         network = FACE_DETECTORS[self.name_of_network](len(fer2013.LABELS))
         if previous is not None:
             if any(name.startswith("face.") for name in previous):
-                network.load_state_dict({**network.state_dict(), **{k: v.float() for k, v in previous.items()}})
+                network.load_state_dict(
+                    {**network.state_dict(), **{k: v.float() for k, v in previous.items()}}
+                )
             else:
                 network.start_from(previous)
         return network
@@ -241,7 +243,9 @@ class _Tests:
     def __init__(self, sources: Sources, *, scenes: int = 24, faces: int = 30) -> None:
         maker = sources.scenes("public_test", kept_out=True)
         self.asked = {
-            size: [probe_scenes.of_size(maker, size, np.random.default_rng((7, size, i))) for i in range(scenes)]
+            size: [
+                probe_scenes.of_size(maker, size, np.random.default_rng((7, size, i))) for i in range(scenes)
+            ]
             for size in SIZES
         }
         rng = np.random.default_rng((7, 0))
@@ -264,7 +268,9 @@ class _Tests:
         made_up = scenes = 0
         for size, asked in self.asked.items():
             hits = total = 0
-            for one, found in zip(asked, found_by(network, [a.image for a in asked], confidence), strict=True):
+            for one, found in zip(
+                asked, found_by(network, [a.image for a in asked], confidence), strict=True
+            ):
                 good = iou(one.boxes, found.boxes) >= 0.5
                 hits, total = hits + int(good.any(1).sum()), total + len(one.boxes)
                 right = good.any(0) | (iou(one.others, found.boxes) >= 0.3).any(0)
@@ -275,8 +281,10 @@ class _Tests:
             np.mean([len(f.boxes) > 0 for f in found_by(network, self.empty, confidence)])
         )
         for title, (images, boxes) in self.singles.items():
-            found = found_by(network, images, 0.05)
-            answers = [_answer(f.boxes, f.probs, box) for f, box in zip(found, boxes, strict=True)]
+            answers = [
+                _answer(f.boxes, f.probs, box)
+                for f, box in zip(found_by(network, images, 0.05), boxes, strict=True)
+            ]
             figures[title] = float(np.mean(np.array(answers) == self.labels))
         named = [figures[title] for title in self.singles]
         recalls = [figures[f"recall{size}"] for size in SIZES]
