@@ -274,11 +274,15 @@ def measure(
     return table
 
 
-def detectors_of(data: Path, checkpoints: Sequence[Path], weights: Path | None) -> dict[str, Detector]:
+def detectors_of(
+    data: Path, checkpoints: Sequence[Path], weights: Path | None, *, with_peers: bool = True
+) -> dict[str, Detector]:
     """Ours and the peers, by the name of their row."""
     found: dict[str, Detector] = {path.stem: with_face_logit(path) for path in checkpoints}
     if weights is not None:
         found[f"{weights.stem} (class scores)"] = with_class_scores(weights)
+    if not with_peers:
+        return found
     peers = data / "peers"
     found["YuNet n"] = yunet(peers / "yunet/yunet_n_dynamic.onnx")
     found["YuNet s"] = yunet(peers / "yunet/yunet_s_320_320.onnx")
@@ -296,12 +300,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="float weights of a detector without a face logit")
     parser.add_argument("--scenes", type=int, default=60, help="of each size (default: 60)")
     parser.add_argument("--empty", type=int, default=400, help="face-free pictures (default: 400)")
+    parser.add_argument("--no-peers", action="store_true", help="our own detectors only")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         sources = read_sources(args.data, args.work / "marks", ("public_test", "private_test"))
-        detectors = detectors_of(args.data, args.checkpoint, args.weights)
+        detectors = detectors_of(args.data, args.checkpoint, args.weights, with_peers=not args.no_peers)
         table = measure(sources, detectors, scenes=args.scenes, empty=args.empty)
         asked = {name: (detector, table[name]["confidence"]) for name, detector in detectors.items()}
         pasted = seams(sources, asked, args.scenes)

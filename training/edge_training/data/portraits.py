@@ -20,6 +20,7 @@ HELD_OUT_EVERY = 10
 
 _BACKGROUNDS = ("clothing_cc0", "skimage_sklearn", "raccoon_mit")
 _PORTRAITS = ("faker_portraits", "sfhq_t2i")
+_CANDIDATES = 800
 # These two of the sample pictures show a person.
 _WITH_FACES = ("astronaut", "camera", "lfw")
 
@@ -88,7 +89,9 @@ class UltraLight:
         height, width = image.shape[:2]
         pixels = (cv2.resize(image, self.size).astype(np.float32) - 127) / 128
         scores, boxes = self.session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
-        sure = scores[0, :, 1] > self.confidence
+        sure = np.flatnonzero(scores[0, :, 1] > self.confidence)
+        # At a low confidence there are thousands, and suppression compares each with each.
+        sure = sure[(-scores[0, sure, 1]).argsort(kind="stable")[:_CANDIDATES]]
         candidates = boxes[0][sure] * np.array([width, height, width, height], np.float32)
         kept = geometry.nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=300)
         return np.asarray(candidates[kept], np.float32), np.asarray(scores[0, sure, 1][kept], np.float32)

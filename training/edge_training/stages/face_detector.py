@@ -46,8 +46,15 @@ class FaceDetectorOptions:
     ema: float = 0.998
     expression_gain: float = 1.0
     distil: float = 0.6
+    """Share of the teacher's answer in a FER2013 face's target."""
+    votes: float = 0.0
+    """Share of the FER+ votes in it, where there are any; the rest is the label."""
     portrait_share: float = 0.5
     """How much a portrait's own expression counts, which only the teacher knows; nothing where it is unsure."""
+    test_scenes: int = 24
+    """Of each size, with which recall is measured after every epoch."""
+    test_faces: int = 30
+    """Of each class, with which expressions are."""
     confidence: float = 0.3
     """At which recall and false boxes are measured after every epoch."""
 
@@ -101,11 +108,11 @@ class FaceDetectorStage:
             decay_epochs=options.decay_epochs,
         )
         self.loss_of = FaceDetectionLoss(expression_gain=options.expression_gain)
-        self.targets = teacher.mixed(sources.faces.training, options.distil)
+        self.targets = _targets(sources.faces.training, teacher, options.distil, options.votes)
         self.portrait_targets, self.portrait_weights = _portrait_answers(
             sources, teacher, options.portrait_share
         )
-        self._tests = _Tests(sources)
+        self._tests = _Tests(sources, scenes=options.test_scenes, faces=options.test_faces)
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
         """A network that begins as ``previous``: a detector's weights, or those of this stage."""
@@ -138,9 +145,20 @@ class FaceDetectorStage:
         return self._tests(network, self.options.confidence)
 
 
+def _targets(faces: fer2013.Faces, teacher: Teacher, distil: float, votes: float) -> Floats:
+    """(N, 7) distributions: label, teacher's answer and votes, each by its share."""
+    mixture = teacher.mixed(faces, distil) if distil else faces.targets()
+    voted = faces.votes.sum(1) > 0
+    mixture[voted] = (1 - votes) * mixture[voted] + votes * faces.votes[voted]
+    return mixture
+
+
 def _portrait_answers(sources: Sources, teacher: Teacher, share: float) -> tuple[Floats, Floats]:
     """What training portraits express, and how much that counts: rarer answers more, unsure ones not at all."""
     portraits = sources.portraits["training"]
+    if not share:
+        nothing = np.zeros((len(portraits), len(fer2013.LABELS)), np.float32)
+        return nothing, nothing[:, 0]
     crops = []
     for image, box in zip(sources.portrait_images["training"], portraits.marks.box, strict=True):
         size = max(2, round(float(box[2] - box[0])))
@@ -240,7 +258,7 @@ def _changed(scene: Stored, side: int, rng: np.random.Generator) -> Stored:
 class _Tests:
     """Kept-out heads and photographs with PublicTest's faces; composed once, small enough for every epoch."""
 
-    def __init__(self, sources: Sources, *, scenes: int = 24, faces: int = 30) -> None:
+    def __init__(self, sources: Sources, *, scenes: int, faces: int) -> None:
         maker = sources.scenes("public_test", kept_out=True)
         self.asked = {
             size: [
