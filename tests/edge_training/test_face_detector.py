@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from edge_sdk.errors import InputError  # noqa: E402
 from edge_training import checkpoint  # noqa: E402
+from edge_training.data.fer2013 import Faces  # noqa: E402
 from edge_training.data.probe_scenes import Asked  # noqa: E402
 from edge_training.data.shards import Stored  # noqa: E402
 from edge_training.expression_stability import changed, uar  # noqa: E402
@@ -16,7 +17,7 @@ from edge_training.face_recall import Answers, confidence_for, false_boxes, reca
 from edge_training.face_training import half, load_network  # noqa: E402
 from edge_training.networks.face_yolo import FACE_DETECTORS  # noqa: E402
 from edge_training.networks.yolo import YOLO11n  # noqa: E402
-from edge_training.stages.face_detector import ConstantThenDown, _changed  # noqa: E402
+from edge_training.stages.face_detector import ConstantThenDown, _changed, _targets  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["yolo11n", "yolo12n"])
@@ -171,6 +172,16 @@ def test_the_rate_is_constant_until_it_falls():
     assert rates[10:80] == [1.0] * 70
     assert rates[90] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.05)
+
+
+def test_targets_mix_labels_and_votes_where_there_are_any():
+    votes = np.zeros((2, 7), np.float32)
+    votes[0, 3] = 1
+    faces = Faces(np.zeros((2, 48, 48), np.uint8), np.array([0, 0]), votes, np.zeros(2, bool))
+    mixed = _targets(faces, teacher=None, distil=0.0, votes=0.5)
+    assert mixed.sum(1) == pytest.approx([1, 1])
+    assert mixed[0, 3] == pytest.approx(0.5, abs=0.01)
+    assert mixed[1].argmax() == 0
 
 
 def test_a_window_of_a_scene_keeps_boxes_on_faces():

@@ -49,6 +49,8 @@ class FaceDetectorOptions:
     """Share of the teacher's answer in a FER2013 face's target."""
     votes: float = 0.0
     """Share of the FER+ votes in it, where there are any; the rest is the label."""
+    fresh: float = 0.0
+    """Share of scenes in whose place bare crops are composed anew: cheap, and no two epochs show the same."""
     portrait_share: float = 0.5
     """How much a portrait's own expression counts, which only the teacher knows; nothing where it is unsure."""
     test_scenes: int = 24
@@ -112,6 +114,7 @@ class FaceDetectorStage:
         self.portrait_targets, self.portrait_weights = _portrait_answers(
             sources, teacher, options.portrait_share
         )
+        self.maker = sources.scenes("training", kept_out=False)
         self._tests = _Tests(sources, scenes=options.test_scenes, faces=options.test_faces)
 
     def network(self, previous: Mapping[str, Tensor] | None) -> nn.Module:
@@ -197,7 +200,25 @@ class _Batches(Dataset[tuple[Tensor, ...]]):
             raise IndexError(index)
         side, rows = self.plan[index]
         rng = np.random.default_rng((*self.key, index))
-        return self._collate([_changed(self.shards[int(i)], side, rng) for i in rows])
+        scenes = []
+        for row in rows.tolist():
+            if rng.random() < self.stage.options.fresh:
+                scenes.append(self._fresh(side, rng))
+            else:
+                scenes.append(_changed(self.shards[row], side, rng))
+        return self._collate(scenes)
+
+    def _fresh(self, side: int, rng: np.random.Generator) -> Stored:
+        size = float(np.exp(rng.uniform(np.log(40), np.log(side))))
+        scene = self.stage.maker.bare(size, side, rng)
+        return Stored(
+            scene.image,
+            np.array(scene.boxes, np.float32).reshape(-1, 4),
+            np.array(scene.rows, np.int64),
+            np.array(scene.portraits, np.int64),
+            np.array(scene.shown, np.float32),
+            np.array(scene.ignored, bool),
+        )
 
     def _collate(self, scenes: list[Stored]) -> tuple[Tensor, ...]:
         stage = self.stage
