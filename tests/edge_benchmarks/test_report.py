@@ -139,7 +139,7 @@ def test_a_report_of_too_many_parts_or_bytes_is_not_parsed(tmp_path, monkeypatch
     with pytest.raises(InputError, match="4,002 parts, a report at most 4,001"):
         report.read(path)
     monkeypatch.setattr(report, "MAX_BYTES", 100)
-    with pytest.raises(InputError, match="a report at most 100"):
+    with pytest.raises(InputError, match="report at most 100"):
         report.read(path)
 
 

@@ -16,6 +16,8 @@ from edge_sdk.boxes import nms
 from edge_sdk.errors import InputError
 from edge_sdk.image import Image
 
+_CANDIDATES = 800
+
 
 def face_detector(data: Path) -> UltraLight:
     """The Ultra-Light detector of the data folder.
@@ -36,17 +38,18 @@ def minifasnet(data: Path) -> MiniFASNetV2:
 
 
 class UltraLight:
-    """The Ultra-Light RFB-640 face detector (MIT), run by onnxruntime: stands in for people who draw boxes.
+    """The Ultra-Light RFB face detector (MIT), run by onnxruntime: stands in for people who draw boxes.
 
     Args:
         model: its ONNX file.
         confidence: score from which on a face is reported.
+        size: (width, height) in pixels that its file takes.
 
     Raises:
         InputError: no such file.
     """
 
-    def __init__(self, model: Path, *, confidence: float = 0.7) -> None:
+    def __init__(self, model: Path, *, confidence: float = 0.7, size: tuple[int, int] = (640, 480)) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -57,17 +60,23 @@ class UltraLight:
                 f"no detector at {model}", remedy="name a data folder with peers/ (training/README.md)"
             )
         self.session: Any = onnxruntime.InferenceSession(str(model), options)
-        self.confidence = confidence
+        self.confidence, self.size = confidence, size
 
     def __call__(self, image: Image) -> npt.NDArray[np.float32]:
         """(H, W, 3) uint8 RGB to (N, 4) boxes xyxy, pixels."""
+        return self.found(image)[0]
+
+    def found(self, image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(H, W, 3) uint8 RGB to (N, 4) boxes xyxy in pixels and their (N,) scores, best first."""
         height, width = image.shape[:2]
-        pixels = (cv2.resize(image, (640, 480)).astype(np.float32) - 127) / 128
+        pixels = (cv2.resize(image, self.size).astype(np.float32) - 127) / 128
         scores, boxes = self.session.run(None, {"input": pixels.transpose(2, 0, 1)[None]})
-        sure = scores[0, :, 1] > self.confidence
+        sure = np.flatnonzero(scores[0, :, 1] > self.confidence)
+        # At a low confidence there are thousands, and suppression compares each with each.
+        sure = sure[(-scores[0, sure, 1]).argsort(kind="stable")[:_CANDIDATES]]
         candidates = boxes[0][sure] * np.array([width, height, width, height], np.float32)
-        kept = nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=50)
-        return np.asarray(candidates[kept], np.float32)
+        kept = nms(candidates, scores[0, sure, 1], iou_threshold=0.3, limit=300)
+        return np.asarray(candidates[kept], np.float32), np.asarray(scores[0, sure, 1][kept], np.float32)
 
 
 class MiniFASNetV2:

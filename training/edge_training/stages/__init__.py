@@ -49,7 +49,7 @@ def stages_of(
         raise InputError(
             f"unknown network {network!r} in the recipe", remedy=f"known networks: {', '.join(NETWORKS)}"
         )
-    teacher = _teacher(recipe["teacher"], folder) if "teacher" in recipe else None
+    teacher = teacher_of(recipe["teacher"], folder) if "teacher" in recipe else None
     setting = Setting(network, data, int(recipe.get("seed", 1)), teacher, own_faces)
     stages = [_stage(table, setting) for table in recipe.get("stage", [])]
     if not stages:
@@ -74,7 +74,7 @@ def _stage(table: Mapping[str, Any], setting: Setting) -> Stage:
     return stage
 
 
-def _teacher(tables: Any, folder: Path) -> Teacher:
+def teacher_of(tables: Any, folder: Path) -> Teacher:
     """The ensemble that a recipe's ``[[teacher]]`` tables name."""
     if not isinstance(tables, list):
         raise InputError("[teacher] in the recipe", remedy="write [[teacher]], one for each of them")
