@@ -22,6 +22,7 @@ help:
 	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
 	@echo "make bench-peers DATA=...  the product beside Ultralytics and others, each in its own environment"
+	@echo "make privacy       what engines and host tools send and leave behind, a minute each (strace; a quarter of an hour)"
 	@echo "make crosscheck    our inference stage beside LoadGen, benchmark_app and LiteRT's benchmark"
 	@echo "make wheel         sdist, and the wheel from the sdist, in dist/"
 	@echo "make qat-fer-gmenet DATA=...      fine-tune for int8 (minutes), for recipe int8-qat"
@@ -144,6 +145,10 @@ bench-peers: $(DEV)/done
 crosscheck: $(DEV)/done
 	@$(DEV)/bin/python $(PIP) install -e '.[loadgen]'
 	@$(DEV)/bin/python -m edge_benchmarks.crosscheck
+
+.PHONY: privacy
+privacy: $(DEV)/done
+	@$(DEV)/bin/python tests/privacy.py --seconds 60
 
 clean:
 	rm -rf $(DEMO) $(DEV) $(OUTSIDE) $(DOCS) dist site demo-output

@@ -19,7 +19,9 @@ from edge_sdk.errors import (
     LoadFailed,
     ManifestInvalid,
     MissingDependency,
+    ModelBusy,
     QuantizeError,
+    SignatureInvalid,
     SourceError,
     SourceUnavailable,
     TargetError,
@@ -29,12 +31,18 @@ from edge_sdk.errors import (
 from edge_sdk.host import bench, build
 from edge_sdk.image import FaceCrop, LetterboxSpec, read_image, write_image
 from edge_sdk.model import Model, ModelInfo, load
+from edge_sdk.reporting import switch_off
 from edge_sdk.results import Classification, Classifications, Detections, Face, LiveFace, Liveness
+from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec, Recipe, StatePair
 from edge_sdk.state import State
 from edge_sdk.target import LoadOptions, available_targets, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import StageTimes
+from edge_sdk.trust import Policy
+
+# Nothing above imports an engine; whatever does so from here on finds it told not to report.
+switch_off()
 
 __version__ = "0.1.0"
 
@@ -62,10 +70,14 @@ __all__ = [
     "ManifestInvalid",
     "MissingDependency",
     "Model",
+    "ModelBusy",
     "ModelInfo",
     "ModelSpec",
+    "Policy",
+    "PublicKey",
     "QuantizeError",
     "Recipe",
+    "SignatureInvalid",
     "SourceError",
     "SourceUnavailable",
     "StageTimes",

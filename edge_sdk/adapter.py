@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from edge_sdk.errors import EdgeError, InputError, LoadFailed, ManifestInvalid, UnsupportedRecipe
+from edge_sdk.ownership import Ownership
 from edge_sdk.schema import from_plain
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import CPU, Artifact, LoadOptions, Ranges, SourceModel, Target
@@ -23,6 +24,7 @@ from edge_sdk.tensors import Tensors, TensorSpec
 __all__ = [
     "INFER_REMEDY",
     "NoOptions",
+    "Ownership",
     "SessionBase",
     "TargetBase",
     "check_recipe",
@@ -45,7 +47,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 class SessionBase:
     """A context manager, and what most sessions say of themselves.
 
-    A subclass sets ``inputs`` and ``outputs`` and has ``infer`` and ``close``.
+    A subclass sets ``inputs`` and ``outputs`` and has ``infer`` and ``close``, which ask an
+    :class:`edge_sdk.ownership.Ownership` whether it is their turn.
     """
 
     inputs: tuple[TensorSpec, ...] = ()

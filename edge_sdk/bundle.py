@@ -12,16 +12,17 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, BinaryIO, Final, Literal, cast
 
 import numpy as np
 
-from edge_sdk.errors import ChecksumMismatch, InputError, ManifestInvalid
-from edge_sdk.files import read_file, write_atomically
+from edge_sdk.errors import ChecksumMismatch, ManifestInvalid, SignatureInvalid
+from edge_sdk.files import opened, write_atomically
 from edge_sdk.image import Image, check_image
 from edge_sdk.schema import from_plain, to_plain
+from edge_sdk.signing import Signature, from_member, to_member
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact
 from edge_sdk.tensors import Array, Tensors
@@ -31,6 +32,9 @@ SUFFIX = ".edge"
 MAX_BYTES = 512 * 2**20
 MAX_FILES = 64
 MAX_MANIFEST_BYTES = 256 * 2**10
+MIN_GOLDEN_SNR_DB = 20.0
+"""Engines on other processors round differently: 35 dB and more was seen for the same network, below 12 dB for swapped
+colours."""
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 
 _MEMBER = re.compile(r"(artifact|golden/[0-9]{1,2})/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -80,7 +84,7 @@ class DataDigest:
 
 @dataclass(frozen=True, slots=True)
 class GateMetric:
-    """One figure of the gate, as fractions.
+    """One figure of the gate, as fractions. Its name says whether less is better: see :meth:`fall`.
 
     Attributes:
         reference: the float reference's.
@@ -95,6 +99,17 @@ class GateMetric:
     max_drop: float
     low: float | None = None
     high: float | None = None
+
+    def fall(self, *, less_is_better: bool) -> tuple[float, float]:
+        """By how much the figure became worse, and by how much at most according to its interval.
+
+        Args:
+            less_is_better: of an error rate, which became worse if it rose.
+        """
+        difference = self.compiled - self.reference
+        if self.low is None or self.high is None:
+            return (difference, 0.0) if less_is_better else (-difference, 0.0)
+        return (difference, self.high) if less_is_better else (-difference, -self.low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,13 @@ class Manifest:
                 f"manifest.golden.cases is {self.golden.cases}: nothing would prove the bundle on a device",
                 remedy="build it again",
             )
+        if self.golden.min_snr_db < MIN_GOLDEN_SNR_DB:
+            raise ManifestInvalid(
+                f"manifest.golden.min_snr_db is {self.golden.min_snr_db:g}, expected at least "
+                f"{MIN_GOLDEN_SNR_DB:g}: other answers would pass for the network's",
+                remedy="build it again",
+            )
+        self._check_gate()
         for name, listed, tensors in (
             ("inputs", self.inputs, self.spec.inputs),
             ("outputs", self.outputs, self.spec.outputs),
@@ -153,6 +175,37 @@ class Manifest:
             if sorted(listed) != sorted(t.name for t in tensors):
                 raise ManifestInvalid(
                     f"manifest.{name} {list(listed)} are not the spec's, each once", remedy="build it again"
+                )
+
+    def _check_gate(self) -> None:
+        """Refuse figures that do not pass their own limits, unless a waiver says why the bundle exists all the same."""
+        limits, remedy = self.recipe.gate.max_drop, "build it again, or take another bundle"
+        if not self.gate.metrics or self.gate.evaluation.items < 1:
+            raise ManifestInvalid(
+                "manifest.gate has no metrics or no pictures: nothing was gated", remedy=remedy
+            )
+        if not 0.5 <= self.recipe.gate.confidence < 1:
+            raise ManifestInvalid(
+                f"manifest.recipe.gate.confidence is {self.recipe.gate.confidence:g}, expected 0.5 to 1",
+                remedy=remedy,
+            )
+        for name, metric in self.gate.metrics.items():
+            where = f"manifest.gate.metrics.{name}"
+            if metric.max_drop != limits.get(name) or not 0 < metric.max_drop < 1:
+                raise ManifestInvalid(
+                    f"{where}.max_drop is {metric.max_drop:g}, the recipe's is {limits.get(name)}: "
+                    "expected the same, between 0 and 1",
+                    remedy=remedy,
+                )
+            if self.gate.waiver is not None:
+                continue
+            drop, bound = metric.fall(less_is_better=name in self.spec.head.error_rates)
+            # Written so that what is no number fails.
+            if not (drop <= metric.max_drop and bound <= metric.max_drop):
+                raise ManifestInvalid(
+                    f"{where} became worse by {drop:g}, at most {bound:g}; its limit is {metric.max_drop:g} and the "
+                    "manifest has no waiver",
+                    remedy=remedy,
                 )
 
     def to_bytes(self) -> bytes:
@@ -211,7 +264,7 @@ class Bundle:
     Attributes:
         manifest: as read or as it will be written.
         files: member name to content; exactly the members that ``manifest.files`` lists.
-        signature: content of ``manifest.sig`` if present. Format 1 reserves the name; nothing verifies it yet.
+        signature: content of ``manifest.sig`` if present: :attr:`signatures` reads it, :mod:`edge_sdk.trust` judges it.
     """
 
     manifest: Manifest
@@ -269,48 +322,54 @@ class Bundle:
         Raises:
             InputError: the file cannot be read.
             ManifestInvalid: not a bundle of format 1, or a member that the format does not allow.
+            SignatureInvalid: ``manifest.sig`` is not written as the format prescribes; whether anybody who is trusted
+                signed is asked when the bundle is loaded.
             ChecksumMismatch: truncated or edited.
         """
         path = Path(path)
-        try:
-            if (size := path.stat().st_size) > MAX_BYTES:
+        with opened(path, "bundle") as (file, size):
+            if size > MAX_BYTES:
                 raise ManifestInvalid(
                     f"{path} has {size:,} bytes, a bundle at most {MAX_BYTES:,}",
                     remedy="this is not a bundle of this SDK",
                 )
-            data = read_file(path, limit=MAX_BYTES, what="bundle")
-        except InputError:
-            raise
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise InputError(f"cannot read bundle {path}: {error}", remedy="check the path") from error
-        members = _read_archive(data, path)
-        manifest_bytes = members.pop(MANIFEST)
-        signature = members.pop(SIGNATURE, None)
-        manifest = Manifest.from_bytes(manifest_bytes)
-        _check_members(manifest, members, path)
-        bundle = cls(manifest, members, signature)
-        # The archive itself is canonical, so a changed header byte is as visible as a changed member.
-        if manifest.to_bytes() != manifest_bytes or bundle.to_bytes() != data:
-            raise ChecksumMismatch(
-                f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",
-                remedy="fetch or build the bundle again",
-            )
+            members = _read_archive(file, size, path)
+            manifest_bytes = members.pop(MANIFEST)
+            signature = members.pop(SIGNATURE, None)
+            if signature is not None:
+                from_member(signature)
+            manifest = Manifest.from_bytes(manifest_bytes)
+            _check_members(manifest, members, path)
+            bundle = cls(manifest, members, signature)
+            # The archive itself is canonical, so a changed header byte is as visible as a changed member. It is written
+            # again on what was read, piece by piece: a second copy would double what a large bundle takes.
+            again = _Comparison(file, size)
+            if manifest.to_bytes() == manifest_bytes:
+                bundle._write(cast(IO[bytes], again))
+            if not again.equal:
+                raise ChecksumMismatch(
+                    f"{path} is not written the way format {SCHEMA} prescribes: it was edited or damaged",
+                    remedy="fetch or build the bundle again",
+                )
         return bundle
 
     def to_bytes(self) -> bytes:
         """The whole file; the same bundle always gives the same bytes."""
+        out = io.BytesIO()
+        self._write(out)
+        return out.getvalue()
+
+    def _write(self, out: IO[bytes]) -> None:
         members = {MANIFEST: self.manifest.to_bytes()}
         if self.signature is not None:
             members[SIGNATURE] = self.signature
         members |= {name: self.files[name] for name in sorted(self.files)}
-        out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 info = zipfile.ZipInfo(name, _EPOCH)
                 info.create_system = 3
                 info.external_attr = 0o644 << 16
                 archive.writestr(info, data)
-        return out.getvalue()
 
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all: under a temporary name, then renamed.
@@ -324,6 +383,28 @@ class Bundle:
     def sha256(self) -> str:
         """Identity of the bundle: the manifest's hash, which covers every file by theirs."""
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """What ``manifest.sig`` holds, sorted by key; whether they fit and whom to trust is not said by that.
+
+        Raises:
+            SignatureInvalid: it is not written as the format prescribes.
+        """
+        return () if self.signature is None else from_member(self.signature)
+
+    def signed(self, signature: Signature) -> Bundle:
+        """The same bundle with one more signature, which replaces an older one by the same key.
+
+        Raises:
+            SignatureInvalid: it does not fit the manifest, or there would be too many.
+        """
+        if not signature.fits(self.manifest.to_bytes()):
+            raise SignatureInvalid(
+                f"the signature by {signature.key[:16]} is of another bundle", remedy="sign this bundle"
+            )
+        others = (s for s in self.signatures if s.key != signature.key)
+        return replace(self, signature=to_member((*others, signature)))
 
     @property
     def artifact(self) -> Artifact:
@@ -411,15 +492,71 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _read_archive(data: bytes, path: Path) -> dict[str, bytes]:
+class _Comparison(io.RawIOBase):
+    """A file to write to, that keeps no bytes but compares them with those of another file.
+
+    A zip's header is written once without the checksum of its member and once with it: what is written last counts.
+
+    Args:
+        file: to compare with.
+        size: of it in bytes.
+    """
+
+    PIECE = 2**20
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._file, self._size = file, size
+        self._at = self._end = 0
+        self._headers: dict[int, bytes] = {}
+        self._same = True
+
+    @property
+    def equal(self) -> bool:
+        """Whether all of the other file was written, and nothing else."""
+        right = self._same and self._end == self._size
+        return right and all(self._stands(place, data) for place, data in self._headers.items())
+
+    def _stands(self, place: int, data: bytes | memoryview) -> bool:
+        self._file.seek(place)
+        return self._file.read(len(data)) == data
+
+    def write(self, data: Any) -> int:
+        """Compare what is large at once, and keep what is small until the end."""
+        if len(data) < self.PIECE:
+            self._headers[self._at] = bytes(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(view), self.PIECE):
+                piece = view[start : start + self.PIECE]
+                self._same = self._same and self._stands(self._at + start, piece)
+        self._at += len(data)
+        self._end = max(self._end, self._at)
+        return len(data)
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte goes."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go on elsewhere."""
+        self._at = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence] + offset
+        return self._at
+
+
+def _read_archive(file: BinaryIO, size: int, path: Path) -> dict[str, bytes]:
     """All members of a stored zip, by name, within the format's limits."""
     remedy = "fetch or build the bundle again"
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             names = [entry.filename for entry in entries]
             # Stored members that share bytes would multiply: 64 of them over the same half gigabyte.
-            if sum(entry.file_size for entry in entries) > len(data):
+            if sum(entry.file_size for entry in entries) > size:
                 raise ManifestInvalid(f"{path}: members claim more bytes than the file has", remedy=remedy)
             if len(entries) > MAX_FILES or len(set(names)) != len(names):
                 raise ManifestInvalid(

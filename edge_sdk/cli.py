@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import math
 import os
 import sys
 import traceback
@@ -19,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from edge_sdk import __version__, zoo
+from edge_sdk import __version__, cli_signing, zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import (
     engine_options,
@@ -31,22 +32,23 @@ from edge_sdk.cli_common import (
     shown_coverage,
 )
 from edge_sdk.draw import annotate
+from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import ChecksumMismatch, EdgeError, InputError
 from edge_sdk.image import Image, write_image
 from edge_sdk.model import Model, load
 from edge_sdk.results import Detections
 from edge_sdk.schema import to_plain
-from edge_sdk.selection import bundle_path, names_a_file
+from edge_sdk.selection import find_bundle, names_a_file, open_shipped
 from edge_sdk.sources import open_source
 from edge_sdk.spec import Recipe
-from edge_sdk.target import available_targets
+from edge_sdk.target import LoadOptions, available_targets
 from edge_sdk.tasks import faces_of
 from edge_sdk.tensors import TensorSpec
 
 FAULT = 70
 """Exit code of an error that this program should have foreseen (``EX_SOFTWARE`` of BSD's sysexits.h)."""
-FLOORS = ("edge_quantize.cli", "edge_targets.cli", "edge_benchmarks.cli")
-"""Modules of the floors above that add verbs of their own, by name as a target is found."""
+FLOORS = ("edge_targets.cli", "edge_benchmarks.cli", "edge_quantize.cli")
+"""Modules of the floors above that add verbs of their own, by name as a target is found; a device's come first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +104,7 @@ def _discard_stdout() -> None:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line: of all verbs, or of the device's own where ``words`` begin with one of them."""
+    """The parser of a command line: of all verbs, or of as few floors as know the one that is asked for."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print JSON for a program to read")
     shared.add_argument("--debug", action="store_true", help="print tracebacks")
@@ -123,7 +125,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     sub = verb("predict", _predict, "run a model on a picture, a folder of pictures or a video file")
     sub.add_argument("model", metavar="MODEL", help="zoo name or .edge file")
-    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file")
+    sub.add_argument("--source", required=True, metavar="S", help="picture, folder or video file: one stream")
     sub.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     sub.add_argument("--conf", type=float, metavar="F", help="report faces from this score on")
     sub.add_argument(
@@ -138,13 +140,31 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     sub = verb("inspect", _inspect, "show a bundle's manifest")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
-    sub = verb("verify", _verify, "check a bundle's hashes, and its golden vectors on this device")
+    sub = verb(
+        "verify", _verify, "check a bundle's hashes, signatures, and its golden vectors on this device"
+    )
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
+    cli_signing.trust_options(sub)
+    sub.add_argument(
+        "--no-isolation",
+        action="store_true",
+        help="load it in this process, which an engine may end (default: in one of its own)",
+    )
+    sub.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that process may take (default: 600)",
+    )
 
-    # The floors above take as long to import as all of this: a device that predicts does not wait for them.
-    if not words or words[0] not in verbs.choices:
-        for floor in FLOORS:
-            importlib.import_module(floor).register(verb)
+    cli_signing.register(verb)
+
+    # The floors above take as long to import as all of this: a device does not wait for what only a host does.
+    for floor in FLOORS:
+        if words and words[0] in verbs.choices:
+            break
+        importlib.import_module(floor).register(verb)
     return parser
 
 
@@ -153,7 +173,7 @@ def _zoo(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name in zoo.NAMES:
         for shipped in zoo.bundles(name):
-            bundle = Bundle.open(shipped.path)
+            bundle = open_shipped(shipped)
             rows.append(
                 {
                     "model": name,
@@ -199,9 +219,10 @@ def _predict(args: argparse.Namespace) -> int:
                 sep="\n  ",
                 file=sys.stderr,
             )
-        state = model.new_state()
+        # The frames of a source are one stream, to each network that remembers.
+        state, before = model.new_state(), None if detector is None else detector.new_state()
         for frame in source:
-            boxes = None if detector is None else detector(frame.image).boxes
+            boxes = None if detector is None else detector(frame.image, state=before).boxes
             found = model(frame.image, boxes=boxes, state=state)
             if args.json:
                 record = {"frame": frame.name, "index": frame.index, "timestamp": round(frame.timestamp, 3)}
@@ -224,9 +245,10 @@ def _models(args: argparse.Namespace, stack: ExitStack) -> tuple[Model[Any], Mod
 
     ``--conf`` belongs to whichever of the two finds faces.
     """
-    given = names_a_file(args.model)
-    task = (Bundle.open(args.model).manifest.spec if given else zoo.spec(args.model)).task
-    model = stack.enter_context(load_asked(args, confidence=args.conf if faces_of(task) == "found" else None))
+    bundle = Bundle.open(args.model) if names_a_file(args.model) else None
+    task = (zoo.spec(args.model) if bundle is None else bundle.manifest.spec).task
+    confidence = args.conf if faces_of(task) == "found" else None
+    model = stack.enter_context(load_asked(args, confidence, bundle))
     if model.task.faces == "found":
         if args.faces is not None:
             raise InputError(f"{model.info.name} finds faces itself", remedy="leave --faces out")
@@ -244,9 +266,10 @@ def _places(boxes: Any) -> dict[str, Any]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    bundle = Bundle.open(bundle_path(args.bundle))
+    bundle = find_bundle(args.bundle).bundle
     if args.json:
-        print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256})
+        signatures = cli_signing.signatures_shown(bundle)
+        print_json({**to_plain(bundle.manifest), "sha256": bundle.sha256, "signatures": signatures})
         return 0
     manifest, spec = bundle.manifest, bundle.manifest.spec
     calibration = manifest.calibration
@@ -267,7 +290,7 @@ def _inspect(args: argparse.Namespace) -> int:
             if calibration and calibration.coverage
             else []
         ),
-        ("signature", "present, not verified by this version" if bundle.signature else "none"),
+        *cli_signing.signature_rows(bundle),
         ("licence", spec.licence),
         *[("trained from", line) for line in spec.provenance],
     ]
@@ -291,10 +314,21 @@ def _recipe(recipe: Recipe) -> str:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    path = bundle_path(args.bundle)
-    bundle = Bundle.open(path)
+    found = find_bundle(args.bundle)
+    bundle, path = found.bundle, found.path
+    signers = cli_signing.check_asked(args, bundle)
+    if not 0 < args.timeout < math.inf:
+        raise InputError(f"--timeout must be above 0, got {args.timeout}", remedy="leave it out for 600 s")
     try:
-        load(path).close()
+        if args.no_isolation:
+            load(bundle).close()
+        else:
+            # Only there: an engine that crashes on what others made shall not take this process with it. What starts
+            # processes is slow to import, and other verbs do not need it.
+            from edge_sdk.isolation import prove_in_child
+
+            options = LoadOptions(cache=default_cache())
+            prove_in_child(path, bundle, bundle.manifest.target, options, timeout_s=args.timeout)
     except ChecksumMismatch as error:
         if args.json:
             print_json({"bundle": str(path), "hashes": "pass", "golden": "fail", "reason": error.message})
@@ -302,9 +336,13 @@ def _verify(args: argparse.Namespace) -> int:
         raise
     cases = bundle.manifest.golden.cases
     if args.json:
-        print_json({"bundle": str(path), "sha256": bundle.sha256, "hashes": "pass", "golden": "pass"})
+        passed = {"hashes": "pass", "golden": "pass", "signed_by": signers}
+        print_json({"bundle": str(path), "sha256": bundle.sha256, **passed})
     else:
-        print(f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device")
+        signed = f", signed by {', '.join(signers)}" if signers else ""
+        print(
+            f"{path}: {len(bundle.files)} files as hashed, {cases} golden case(s) pass on this device{signed}"
+        )
     return 0
 
 

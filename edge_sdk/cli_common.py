@@ -46,7 +46,7 @@ def engine_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--precision",
         metavar="P",
-        help="that its graph must have: fp32, fp16, int8, int8-wonly or int8-mixed",
+        help="precision that the bundle must have: fp32, fp16, int8, int8-wonly or int8-mixed",
     )
     sub.add_argument("--threads", type=int, metavar="N", help="of the engine (default: the cores, at most 4)")
     sub.add_argument(
@@ -57,13 +57,15 @@ def engine_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--profile", metavar="NAME", help="board, or its .toml file: engine and threads for it")
 
 
-def load_asked(args: argparse.Namespace, confidence: float | None = None) -> Model[Any]:
-    """Load the model or bundle that the arguments name, as :func:`engine_options` has asked."""
+def load_asked(
+    args: argparse.Namespace, confidence: float | None = None, bundle: Bundle | None = None
+) -> Model[Any]:
+    """Load the model or bundle that the arguments name, or ``bundle``, as :func:`engine_options` has asked."""
     name = args.model if hasattr(args, "model") else args.bundle
     # AUTO:GPU,CPU is one device to OpenVINO.
     whole = args.device is None or args.device.startswith("AUTO")
     return load(
-        name,
+        name if bundle is None else bundle,
         target=args.target,
         prefer=() if args.prefer is None else args.prefer.split(","),
         precision=args.precision,

@@ -3,19 +3,21 @@
     EdgeError
     ├── BundleError              the bundle cannot be used as it is (exit code 4)
     │   ├── ManifestInvalid      schema version, key or value that the format does not allow
-    │   └── ChecksumMismatch     a byte differs from what the manifest promises
+    │   ├── ChecksumMismatch     a byte differs from what the manifest promises
+    │   └── SignatureInvalid     nobody who is trusted for it vouches for the bundle
     ├── TargetError              the engine cannot do it (exit code 3)
     │   ├── UnknownTarget        (LookupError) no such target
     │   ├── MissingDependency    (ImportError) a package is not installed; carries the pip command
     │   ├── UnsupportedRecipe    the engine's tools cannot do what a recipe asks for (exit code 2)
     │   ├── CompileFailed        the engine's compiler refused the network
     │   ├── LoadFailed           the engine refused the artifact
-    │   └── InferFailed          the engine failed on a frame
+    │   ├── InferFailed          the engine failed on a frame
+    │   └── ModelBusy            another thread is using the model or session
     ├── InputError               (ValueError) expected against actual shape, dtype, name (exit code 2)
     ├── QuantizeError            making a smaller network went wrong (exit code 1)
     │   ├── CalibrationFailed    the calibration set cannot be used
     │   └── GateFailed           accuracy fell by more than the recipe allows; carries its report
-    └── SourceError              pictures do not come (exit code 3)
+    └── SourceError              a source gives no pictures (exit code 3)
         └── SourceUnavailable    the file, folder or video cannot be opened
 
 Every error says what was expected, what came, and what to do (``remedy``). "No face" is not an error: it is
@@ -60,6 +62,10 @@ class ChecksumMismatch(BundleError):
     """A byte differs from what the manifest promises, or an engine's answer from the golden vectors."""
 
 
+class SignatureInvalid(BundleError):
+    """Nobody who is trusted for it vouches for the bundle: not signed, by another key, revoked, too old, or forged."""
+
+
 class TargetError(EdgeError):
     """The engine cannot do it."""
 
@@ -93,7 +99,11 @@ class LoadFailed(TargetError):
 
 
 class InferFailed(TargetError):
-    """The engine failed while it computed an answer."""
+    """The engine failed while it computed an answer, or gave one that is not a number."""
+
+
+class ModelBusy(TargetError):
+    """A model or session was called or closed while another thread was using it."""
 
 
 class InputError(EdgeError, ValueError):
@@ -123,7 +133,7 @@ class GateFailed(QuantizeError):
 
 
 class SourceError(EdgeError):
-    """Pictures do not come."""
+    """A source gives no pictures."""
 
     exit_code = 3
 

@@ -1,7 +1,8 @@
-"""The one way in which a file or a folder is written: whole, or not at all."""
+"""Files: written whole or not at all, read within limits if they are others', kept where nobody else may touch them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -9,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_sdk.errors import InputError
 
@@ -33,6 +35,37 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+
+@contextmanager
+def opened(path: str | Path, what: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file of others for reading: no device, pipe or folder, which may have no end or never begin.
+
+    Args:
+        path: of the file.
+        what: it should be, such as ``"picture"``, for messages.
+
+    Yields:
+        The open file, and its size in bytes.
+
+    Raises:
+        InputError: it cannot be opened or read, or is no regular file.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody to write.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"cannot read {what} {path}: it is no regular file", remedy="name a file")
+            yield file, found.st_size
+    except IsADirectoryError as error:
+        raise InputError(f"cannot read {what} {path}: it is a folder", remedy="name a file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InputError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"cannot read {what} {path}: {reason}", remedy="check the path") from error
 
 
 @contextmanager
@@ -77,24 +110,13 @@ def read_file(path: str | Path, *, limit: int, what: str) -> bytes:
     Raises:
         InputError: it is missing, no regular file, too large, or cannot be read.
     """
-    path = Path(path)
-    try:
-        # Without waiting: opening a pipe that nobody writes to would never come back.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path} is no regular file", remedy=f"name the {what}'s file")
-            if status.st_size > limit:
-                raise InputError(
-                    f"{path} has {status.st_size:,} bytes, a {what} at most {limit:,}",
-                    remedy=f"this is no {what} of this SDK",
-                )
-            return file.read(status.st_size + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, InputError):
-            raise
-        said = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {what} {path}: {said}", remedy="check the path") from error
+    with opened(path, what) as (file, size):
+        if size > limit:
+            raise InputError(
+                f"{path} has {size:,} bytes, a {what} at most {limit:,}",
+                remedy=f"this is no {what} of this SDK",
+            )
+        return file.read(size)
 
 
 def entries(folder: Path, *, below: bool = False) -> list[Path]:
@@ -122,3 +144,64 @@ def entries(folder: Path, *, below: bool = False) -> list[Path]:
     except OSError as error:
         refuse(error)
         raise
+
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def check_private_folder(path: Path, remedy: str) -> None:
+    """Refuse a folder in which somebody else could put files.
+
+    The last part of its path must be the folder itself: a link leads wherever its maker turns it.
+
+    Args:
+        path: of the folder.
+        remedy: how to name another one, for the message.
+
+    Raises:
+        InputError: it is a link or no folder, belongs to another user, or others may write into it.
+        OSError: it cannot be looked at.
+    """
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path} is a link or a file, not a folder", remedy=remedy)
+    _check_ours(path, found, f"chmod 700 {path} if it is yours, or {remedy}")
+
+
+def open_private(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file on which trust rests, such as a key or a lock, and look at what was opened, not at its name.
+
+    Args:
+        path: of the file.
+        flags: as for :func:`os.open`; what is made is for this user alone.
+
+    Returns:
+        Handle of a regular file of this user that nobody else may write.
+
+    Raises:
+        InputError: it is a link or anything else.
+        OSError: it cannot be opened.
+    """
+    # Without O_NONBLOCK a pipe in the file's place would wait for whoever writes into it.
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path} is a link", remedy=f"remove {path}") from error
+        raise
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path} is no regular file", remedy=f"remove {path}")
+        _check_ours(path, found, f"remove {path}")
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_ours(path: Path, found: os.stat_result, remedy: str) -> None:
+    if found.st_uid != os.geteuid():
+        raise InputError(f"{path} belongs to another user", remedy=remedy)
+    if found.st_mode & _OTHERS_WRITE:
+        raise InputError(f"other users may write {path}", remedy=remedy)

@@ -13,12 +13,12 @@ from edge_sdk.target import Artifact, LoadOptions, Session, Target, is_installed
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Who answers.
+    """Which engine answers now, and which later.
 
     Attributes:
         now: target that loads at once.
-        later: target that takes over when it has built its engine; None if ``now`` stays.
-        notes: why it is so, for people.
+        later: target that takes over when it has loaded; None if ``now`` stays.
+        notes: sentences that say why, for ``ModelInfo.notes``.
     """
 
     now: Target
@@ -29,7 +29,7 @@ class Serving:
 def choose_serving(
     own: Target, artifact: Artifact, spec: ModelSpec, prefer: tuple[str, ...], options: LoadOptions
 ) -> Serving:
-    """Who answers from a bundle.
+    """Choose the engine that answers from a bundle now, and the one that takes over from it.
 
     Args:
         own: the target that the bundle is for.
@@ -59,7 +59,7 @@ def choose_serving(
         return Serving(other, None, (f"{own.name} is not installed here: {other.name} answers",))
     if own.starts_at_once(artifact, spec, options=options):
         return Serving(own)
-    return Serving(other, own, (f"{own.name} builds its engine: {other.name} answers until then",))
+    return Serving(other, own, (f"{own.name} compiles the network: {other.name} answers until then",))
 
 
 class Successor:

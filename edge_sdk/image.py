@@ -7,6 +7,7 @@ first use, so that a board's own build of OpenCV serves as well as the one from 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +18,20 @@ import numpy.typing as npt
 from edge_sdk.boxes import Boxes
 from edge_sdk.errors import InputError, MissingDependency
 from edge_sdk.files import read_file, write_atomically
+from edge_sdk.picture_header import picture_size
 
 Image = npt.NDArray[np.uint8]
 Color = Literal["rgb", "bgr"]
 
-MAX_PICTURE_BYTES = 2**29
 MAX_PIXELS = 64_000_000
 """Larger frames are refused: no camera of an edge device makes them, and a hostile file could."""
+MAX_FILE_BYTES = 2**28
+"""Of a picture file: the largest frame, not compressed at all."""
+
+
+EXACT_SIDE = 2048
+"""Pixels: a larger square that reaches over the frame is averaged down to this before its border is made, which would
+otherwise take gigabytes; every other crop is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,8 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
             four times as large.
     """
     try:
-        found = np.asarray(boxes, np.float32)
+        with np.errstate(over="ignore"):  # infinite then, and refused below
+            found = np.asarray(boxes, np.float32)
     except (TypeError, ValueError, OverflowError):  # OverflowError: a number beyond all floats
         found = np.zeros((), np.float32)
     if found.shape == (0,) or found.shape == (0, 4):
@@ -120,7 +129,7 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
     if found.ndim != 2 or found.shape[1] != 4:
         raise InputError(
             f"boxes must be (N, 4) numbers, got shape {np.shape(found)}",
-            remedy="give x1, y1, x2, y2 in pixels a face, such as a detector's .boxes",
+            remedy="give x1, y1, x2, y2 in pixels for each face, such as a detector's .boxes",
         )
     height, width = image.shape[:2]
     sides = found[:, 2:] - found[:, :2]
@@ -139,12 +148,19 @@ def read_image(path: str | Path) -> Image:
     """Read a picture file as (H, W, 3) uint8 RGB, upright as its EXIF tag says.
 
     Raises:
-        InputError: the file is missing, empty or not a picture.
+        InputError: the file is missing, no complete JPEG, PNG, BMP or WebP picture, or too large; nothing is decoded
+            of a picture that says it has more pixels than a frame may have.
     """
     cv2 = opencv()
-    data = read_file(path, limit=MAX_PICTURE_BYTES, what="picture")
+    data = read_file(path, limit=MAX_FILE_BYTES, what="picture")
+    size = picture_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{path} has {size[0]}x{size[1]} pixels, at most {MAX_PIXELS:,} are read",
+            remedy="make it smaller",
+        )
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = None if size is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # more pixels than OpenCV decodes
         image = None
     if image is None:
@@ -152,7 +168,7 @@ def read_image(path: str | Path) -> Image:
             f"{path} is not a picture that OpenCV can read ({len(data)} bytes)",
             remedy="give a complete JPEG, PNG, BMP or WebP file",
         )
-    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return rgb
 
 
@@ -299,7 +315,10 @@ class Cropper:
         self._cv2 = opencv()
 
     def __call__(self, image: Image, box: npt.NDArray[Any] | None, color: Color = "rgb") -> Image:
-        """Cut one face.
+        """Cut one face, as if the frame's edge went on for ever where ``outside`` is ``repeat``.
+
+        The resampling starts from the frame's own pixels, except for a square of more than ``EXACT_SIDE`` pixels that
+        reaches over the frame: its edges lie within three thousandths of its side of where they should.
 
         Args:
             image: (H, W, 3) frame.
@@ -308,22 +327,33 @@ class Cropper:
 
         Returns:
             The (1, side_y, side_x, 3) canvas in RGB, overwritten by the next call.
+
+        Raises:
+            InputError: the box is not of finite numbers.
         """
         cv2, height, width = self._cv2, image.shape[0], image.shape[1]
         patch = image
         if box is not None:
             x1, y1, x2, y2 = (float(v) for v in box)
+            if not math.isfinite(x1 + y1 + x2 + y2):
+                raise InputError(
+                    f"box {[x1, y1, x2, y2]} is not of numbers", remedy="give finite x1, y1, x2, y2"
+                )
             side = max(1, round(max(x2 - x1, y2 - y1) * self.crop.margin))
             if self.crop.outside == "shift":
                 side = min(side, height, width)
             left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
             if self.crop.outside == "shift":
                 left, top = min(max(left, 0), width - side), min(max(top, 0), height - side)
-            right, bottom = left + side, top + side
-            patch = image[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
-            over = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
-            if any(over):
-                patch = cv2.copyMakeBorder(patch, *over, cv2.BORDER_REPLICATE)
+            y, rows, above, below = _inside(top, side, height)
+            x, columns, before, after = _inside(left, side, width)
+            patch = image[y : y + rows, x : x + columns]
+            if rows < side or columns < side:
+                if (shrink := -(-side // EXACT_SIDE)) > 1:
+                    smaller = max(1, round(columns / shrink)), max(1, round(rows / shrink))
+                    patch = cv2.resize(patch, smaller, interpolation=cv2.INTER_AREA)
+                    above, below, before, after = (round(n / shrink) for n in (above, below, before, after))
+                patch = cv2.copyMakeBorder(patch, above, below, before, after, cv2.BORDER_REPLICATE)
         # Averaging where pixels are lost, bilinear where they are made up: what training calls a small face.
         shrinks = patch.shape[0] > self.side_y
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -331,3 +361,11 @@ class Cropper:
         if color == "bgr":
             cv2.cvtColor(self.canvas[0], cv2.COLOR_BGR2RGB, dst=self.canvas[0])
         return self.canvas
+
+
+def _inside(start: int, length: int, limit: int) -> tuple[int, int, int, int]:
+    """How a stretch lies over ``0..limit``: first pixel inside, pixels inside (at least the nearest), before, after."""
+    first = min(max(start, 0), limit - 1)
+    count = max(1, min(start + length, limit) - first)
+    before = min(first - min(start, first), length - count)
+    return first, count, before, length - count - before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,14 +17,17 @@ from edge_sdk.engine_cache import default_cache
 from edge_sdk.errors import EdgeError, InputError
 from edge_sdk.handover import Successor, choose_serving
 from edge_sdk.image import Color, Image
+from edge_sdk.ownership import Ownership
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.results import Result
 from edge_sdk.selection import Selected, select
+from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec
 from edge_sdk.state import State
 from edge_sdk.target import CPU, LoadOptions, Session, Target, find_target
-from edge_sdk.tasks import Task, task_of
-from edge_sdk.verify import check_golden
+from edge_sdk.tasks import Task
+from edge_sdk.trust import Trust, admit
+from edge_sdk.verify import load_proven
 
 _LOG = logging.getLogger("edge_sdk")
 
@@ -49,6 +52,7 @@ class ModelInfo:
         device: that runs the engine, such as ``"CPU"``.
         notes: what the engine says of this load: devices that were not used and why, operators that were not
             accelerated.
+        signed_by: names of the trusted keys that signed the bundle; empty where no policy and no caller named a key.
     """
 
     name: str
@@ -63,6 +67,7 @@ class ModelInfo:
     chosen: str
     device: str = CPU
     notes: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
 
 
 class Model(Generic[R]):
@@ -70,11 +75,13 @@ class Model(Generic[R]):
 
     For a type checker, say what it answers: ``detector: Model[Detections] = edge_sdk.load("fer-yolo11n")``.
 
-    One model serves one thread at a time: its buffers are reused from frame to frame.
+    One model serves one thread at a time, for its buffers are reused from frame to frame: a call or ``close`` that comes
+    while another thread's call runs is refused (ModelBusy). It serves the process that loaded it; in one forked from it
+    every call is refused (InferFailed).
 
     Args:
         session: of the engine; the model closes it.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         info: what was loaded.
         successor: of the session, which takes over between two frames once it is loaded.
     """
@@ -85,7 +92,7 @@ class Model(Generic[R]):
         self.session, self.task, self.info = session, task, info
         self._answerer = f"{info.target}-{info.precision}"
         self._successor = successor
-        self._closed = False
+        self._ownership = Ownership(self, "the model", closed=InputError)
         self._recurrent = bool(task.spec.state)
 
     @property
@@ -99,10 +106,18 @@ class Model(Generic[R]):
         return None if self._successor is None else self._successor.target
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait, at most so long, until no engine is pending; returns whether that is so."""
-        if self._successor is not None and self._successor.wait(timeout_s):
-            self._take_over(self._successor)
-        return self._successor is None
+        """Wait, at most so long, until no engine is pending; returns whether that is so.
+
+        Raises:
+            ModelBusy: another thread is using the model just when the new engine would take over.
+        """
+        successor = self._successor
+        if successor is None or not successor.wait(timeout_s):
+            return successor is None
+        with self._ownership:
+            if self._successor is not None:  # a call may have been faster
+                self._take_over(self._successor)
+        return True
 
     def _take_over(self, successor: Successor) -> None:
         """Go on with the session that was waited for, or without it."""
@@ -116,10 +131,10 @@ class Model(Generic[R]):
             )
             self.info = replace(self.info, notes=(*self.info.notes, note))
             return
-        self.session.close()
-        self.session = session
+        before, self.session = self.session, session
         self.info = replace(self.info, target=successor.target, device=session.device, notes=session.notes)
         self._answerer = f"{self.info.target}-{self.info.precision}"
+        before.close()
 
     def new_state(self) -> State | None:
         """What the network remembers of one stream or track, zeros at first, to be given to every call for it.
@@ -150,28 +165,51 @@ class Model(Generic[R]):
             ``Detections`` from a detector, ``Classifications`` from a classifier, ``Liveness`` from a liveness network.
 
         Raises:
-            InputError: not such a frame or boxes, a state is missing or not wanted, or the model is closed.
-            InferFailed: the engine failed.
+            InputError: not such a frame or boxes, a state is missing, not wanted or of another network, or the model
+                is closed.
+            InferFailed: the engine failed, or this process was forked from the one that loaded the model.
+            ModelBusy: another thread is using the model.
         """
-        if self._closed:
-            raise InputError("the model is closed", remedy="load it again")
-        if (state is not None) != self._recurrent:
-            raise InputError(
-                f"{self.info.name} {'needs a state' if self._recurrent else 'remembers nothing between frames'}",
-                remedy="give state=model.new_state(), one per stream"
-                if self._recurrent
-                else "leave state out",
-            )
-        if self._successor is not None and self._successor.done:
-            self._take_over(self._successor)
+        ownership = self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
+        try:
+            if self._successor is not None and self._successor.done:
+                self._take_over(self._successor)
+            return self._answer(image, boxes, color, state)
+        finally:
+            ownership.give(mine)
+
+    def _answer(self, image: Image, boxes: npt.ArrayLike | None, color: Color, state: State | None) -> R:
+        if self._recurrent or state is not None:
+            self._check_state(state)
         found = self.task.run(
             self.session, image, boxes=boxes, color=color, state=state, target=self._answerer
         )
         return cast(R, found)
 
+    def _check_state(self, state: State | None) -> None:
+        """Raise InputError unless a state is given where the network remembers, and is one of this network."""
+        if not self._recurrent:
+            raise InputError(f"{self.info.name} remembers nothing between frames", remedy="leave state out")
+        remedy = "give state=model.new_state(), one per stream"
+        if state is None:
+            raise InputError(f"{self.info.name} needs a state", remedy=remedy)
+        if state.spec is not self.spec and state.spec != self.spec:
+            raise InputError(
+                f"{self.info.name} was given a state of another network, {state.spec.name}", remedy=remedy
+            )
+
     def close(self) -> None:
-        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache."""
-        self._closed = True
+        """Free the engine; a second call does nothing. What is being built goes on, into the engine cache.
+
+        Raises:
+            ModelBusy: another thread is using the model; nothing was freed.
+        """
+        if not self._ownership.end():
+            return
         if self._successor is not None:
             self._successor.abandon()
             self._successor = None
@@ -189,7 +227,7 @@ class Model(Generic[R]):
 
 
 def load(
-    model: str | Path,
+    model: str | Path | Bundle,
     *,
     target: str | None = None,
     prefer: Sequence[str] = (),
@@ -200,18 +238,21 @@ def load(
     options: LoadOptions | None = None,
     confidence: float | None = None,
     verify: bool = True,
+    trust: Trust | None = None,
+    isolated: bool | float = False,
 ) -> Model[Any]:
-    """Load a model by zoo name or from a bundle file.
+    """Load a model by zoo name, from a bundle file, or from a bundle that is open.
 
     A zoo name takes, among the bundles of the model whose engine is installed here, the fastest that passed its gate.
     What is asked for is required: nothing is replaced silently. An engine that compiles at load keeps what it compiled
     for the next time, in ``$EDGE_SDK_ENGINE_CACHE`` or the user's cache folder; ``off`` keeps nothing.
 
     Args:
-        model: zoo name, or path of an ``.edge`` file.
+        model: zoo name, path of an ``.edge`` file (text with that suffix or a separator, or a Path), or what
+            :meth:`edge_sdk.Bundle.open` returned: the bytes that were looked at are the bytes that are loaded.
         target: engine that must run it.
         prefer: engines that may run it, in this order, instead of one that must: ``("tensorrt", "onnxruntime")`` lets
-            onnxruntime answer from a bundle for TensorRT while this device builds the engine, or where there is none.
+            onnxruntime answer from a bundle for TensorRT while this device builds the plan, or where there is none.
             Every result says who answered; ``model.pending`` and ``model.wait()`` tell of the handover.
         precision: that its graph must have.
         threads: of the engine; None takes the number of cores, at most 4.
@@ -221,12 +262,18 @@ def load(
         options: everything else that an engine may be told; ``threads`` and ``device`` beside it win.
         confidence: report faces from this score on; None takes the model's.
         verify: run the golden vectors once: the device proves itself, and is warm afterwards.
+        trust: who must have signed the bundle: a public key or its file, several of which one must have, or a
+            :class:`edge_sdk.Policy`. It adds to the device's own policy and never lifts it.
+        isolated: load and prove the bundle in a process of its own first, so that an engine that crashes on it is an
+            error here (LoadFailed, naming the signal); a number is the seconds it may take, True 600. It doubles the
+            time of a load; for bundles that others made.
 
     Raises:
         InputError: unknown name, no bundle of that target and precision, or an option that the engine does not have.
         BundleError: the bundle is damaged, or the golden vectors fail here.
+        SignatureInvalid: a policy, or ``trust``, refuses the bundle; no engine has seen it then.
         MissingDependency: the engine is not installed.
-        LoadFailed: the engine refused the artifact, or a device that was required is not there.
+        LoadFailed: the engine refused the artifact, died of it where ``isolated``, or a required device is not there.
     """
     board = None if profile is None else read_profile(profile)
     if prefer and target is not None:
@@ -237,52 +284,47 @@ def load(
         target = board.engine
     settings = _settings(options or LoadOptions(), threads, device, board)
     chosen = select(model, target=target, precision=precision, prefer=tuple(prefer))
+    signers = admit(chosen.bundle, trust)
     manifest = chosen.bundle.manifest
     if manifest.gate.waiver is not None:
         _LOG.warning(
             "%s did not pass its accuracy gate; waived: %s (edge-sdk inspect shows what was lost)",
-            model,
+            chosen.path or manifest.spec.name,
             manifest.gate.waiver,
         )
     own = find_target(manifest.target)
     serving = choose_serving(own, chosen.bundle.artifact, manifest.spec, tuple(prefer), settings)
     # The preferred engine's options mean nothing to the one that stands in for it.
     mine = settings if serving.now is own else LoadOptions(settings.threads, settings.cache)
-    task = task_of(manifest.spec, confidence=confidence)
-    proven = _prover(chosen.bundle, verify)
-    session = proven(serving.now, mine, task)
+
+    def proven(target: Target, options: LoadOptions) -> tuple[Session, Task]:
+        if isolated:
+            # Few ask for it, and what starts processes is slow to import.
+            from edge_sdk.isolation import TIMEOUT_S, prove_in_child
+
+            limit = TIMEOUT_S if isolated is True else isolated
+            prove_in_child(chosen.path, chosen.bundle, target.name, options, verify=verify, timeout_s=limit)
+        return load_proven(chosen.bundle, target, options, verify=verify, confidence=confidence)
+
+    session, task = proven(serving.now, mine)
     answering = manifest.target if serving.now is own else serving.now.name
     try:
         successor = None
         if (later := serving.later) is not None:
-            # A task of its own: a task draws every frame on the same canvas.
-            successor = Successor(
-                later.name, lambda: proven(later, settings, task_of(manifest.spec, confidence=confidence))
-            )
-        return Model(session, task, _info(chosen, answering, serving.notes, session), successor)
+            successor = Successor(later.name, lambda: proven(later, settings)[0])
+        return Model(session, task, _info(chosen, answering, serving.notes, session, signers), successor)
     except BaseException:
         session.close()
         raise
 
 
-def _prover(bundle: Bundle, verify: bool) -> Callable[[Target, LoadOptions, Task], Session]:
-    """What loads a bundle into an engine and, if asked, holds it against the golden vectors."""
-    manifest, cases = bundle.manifest, bundle.golden() if verify else ()
-
-    def proven(target: Target, options: LoadOptions, task: Task) -> Session:
-        session = target.load(bundle.artifact, manifest.spec, options=options)
-        try:
-            for case in cases:
-                check_golden(session, task, case, manifest.golden.min_snr_db)
-        except BaseException:
-            session.close()
-            raise
-        return session
-
-    return proven
-
-
-def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Session) -> ModelInfo:
+def _info(
+    chosen: Selected,
+    answering: str,
+    notes: tuple[str, ...],
+    session: Session,
+    signers: tuple[PublicKey, ...],
+) -> ModelInfo:
     manifest, pixels = chosen.bundle.manifest, chosen.bundle.manifest.spec.pixels
     return ModelInfo(
         name=manifest.spec.name,
@@ -297,6 +339,7 @@ def _info(chosen: Selected, answering: str, notes: tuple[str, ...], session: Ses
         chosen=chosen.reason,
         device=session.device,
         notes=(*session.notes, *notes),
+        signed_by=tuple(key.name for key in signers),
     )
 
 

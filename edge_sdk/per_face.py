@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ def answer_each(
     task: PerFaceTask,
     session: Session,
     image: Image,
-    boxes: Iterable[npt.NDArray[np.float32] | None],
+    boxes: Sequence[None] | npt.NDArray[np.float32],
     color: Color,
     state: State | None,
     start_ns: int,
@@ -87,21 +87,24 @@ def answer_each(
 
     Args:
         task: makes the inputs.
-        session: that computes.
+        session: the loaded network.
         image: frame, checked.
         boxes: of the faces, checked; None stands for the whole picture.
         color: order of the frame's channels.
         state: what a recurrent network remembers of its one face; updated.
         start_ns: when the work on this frame began.
+
+    Raises:
+        InputError: several faces with one state, which is untouched.
     """
+    if state is not None and len(boxes) > 1:
+        raise InputError(
+            f"{task.spec.name} remembers one face, and {len(boxes)} were given with one state",
+            remedy="give one face per call, and each face a state of its own",
+        )
     preparing = inferring = 0
     answers: list[Floats] = []
     for box in boxes:
-        if state is not None and answers:
-            raise InputError(
-                f"{task.spec.name} remembers one face, and several were given with one state",
-                remedy="give one face per call, and each face a state of its own",
-            )
         inputs, _ = task.preprocess(image, color, box)
         prepared = now_ns()
         outputs = infer(session, inputs, state)

@@ -59,7 +59,7 @@ class Result(Protocol):
         ...
 
     def describe(self) -> str:
-        """One line for people, without times."""
+        """One line of text, without times, as ``edge-sdk predict`` prints it."""
         ...
 
     def marks(self, boxes: Sequence[Boxes] | Boxes | None, size: tuple[int, int]) -> list[Mark]:

@@ -167,6 +167,24 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read or is not TOML.
         MissingDependency: Python 3.10 without tomli.
     """
+    try:
+        text = read_file(path, limit=MAX_TOML_BYTES, what="file").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
+    return parse_toml(text, path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Parse the text of a TOML file that was read.
+
+    Args:
+        text: of the file.
+        path: for messages.
+
+    Raises:
+        InputError: it is not TOML.
+        MissingDependency: Python 3.10 without tomli.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -175,8 +193,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         except ImportError as error:
             raise MissingDependency("tomli is not installed", remedy="pip install tomli") from error
     try:
-        return tomllib.loads(read_file(path, limit=MAX_TOML_BYTES, what="file").decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}", remedy="mend the file") from error
 
 
@@ -225,7 +243,8 @@ def _alternative(base: Any, value: object, where: str) -> Any:
     kind = value.get("kind") if isinstance(value, Mapping) else None
     found = base.find_alternative(kind) if isinstance(kind, str) else None
     if found is None:
-        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, base.kinds())), kind)
+        remedy = "build it again, or install the package that brings this kind"
+        _refuse(f"{where}.kind", "one of " + ", ".join(map(repr, base.kinds())), kind, remedy)
     return found
 
 
@@ -248,7 +267,7 @@ def _build_dataclass(cls: Any, value: object, where: str) -> Any:
     return cls(**built)
 
 
-def _refuse(where: str, expected: str, value: object) -> typing.NoReturn:
+def _refuse(where: str, expected: str, value: object, remedy: str = "build it again") -> typing.NoReturn:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    raise ManifestInvalid(f"{where}: expected {expected}, got {shown}", remedy="build it again")
+    raise ManifestInvalid(f"{where}: expected {expected}, got {shown}", remedy=remedy)

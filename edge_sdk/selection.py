@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,21 +17,23 @@ class Selected:
     """A bundle, and why it was taken.
 
     Attributes:
-        bundle: read and hashed.
-        reason: for people.
+        bundle: read and hashed; of the zoo, the one that its index names.
+        path: of its file; None for a bundle that was given itself.
+        reason: why this one, a line for ``ModelInfo.chosen``.
     """
 
     bundle: Bundle
+    path: Path | None
     reason: str
 
 
 def select(
-    model: str | Path, *, target: str | None, precision: str | None, prefer: tuple[str, ...] = ()
+    model: str | Path | Bundle, *, target: str | None, precision: str | None, prefer: tuple[str, ...] = ()
 ) -> Selected:
     """The bundle that serves a request.
 
     Args:
-        model: zoo name, or path of an ``.edge`` file.
+        model: zoo name, path of an ``.edge`` file, or a bundle that is open.
         target: engine that must run it; None for any.
         precision: that its graph must have; None for any.
         prefer: engines in order of preference, instead of ``target``.
@@ -40,8 +43,10 @@ def select(
         BundleError: the bundle is damaged, or not the one that the zoo's index names.
         MissingDependency: no engine for it is installed.
     """
-    if names_a_file(model):
-        chosen = Selected(Bundle.open(model), f"the file {model}")
+    if isinstance(model, Bundle):
+        chosen = Selected(model, None, "the bundle that was given")
+    elif names_a_file(model):
+        chosen = _file(model)
     else:
         chosen = _shipped(str(model), target, precision, prefer)
     manifest = chosen.bundle.manifest
@@ -51,33 +56,55 @@ def select(
     ):
         if asked is not None and asked != has:
             raise InputError(
-                f"{model} has {what} {has!r}, {asked!r} was asked for",
+                f"{chosen.path or manifest.spec.name} has {what} {has!r}, {asked!r} was asked for",
                 remedy=f"leave {what} out, or name another bundle",
             )
     return chosen
 
 
 def names_a_file(model: str | Path) -> bool:
-    """Whether this is a bundle's path and no zoo name: by its suffix, or because such a file exists."""
-    try:
-        return str(model).endswith(SUFFIX) or Path(model).is_file()
-    except (OSError, ValueError):  # longer than a path may be, or not allowed to look
-        return False
+    """Whether this is a bundle's path and no zoo name: a Path, or text with a bundle's suffix or with a separator.
+
+    What lies in the current folder plays no part: a file that bears a model's name must not take the model's place.
+    """
+    if isinstance(model, Path):
+        return True
+    return model.endswith(SUFFIX) or any(s in model for s in (os.sep, os.altsep) if s)
 
 
-def bundle_path(name: str) -> Path:
-    """The file itself, or the fastest shipped bundle of a zoo model, of an installed engine if there is one.
+def find_bundle(name: str | Path) -> Selected:
+    """The bundle to look at: the file itself, or a zoo model's fastest, of an installed engine if there is one.
 
     Raises:
-        InputError: no such model, or no bundle of it is shipped.
+        InputError: no such file or model, or no bundle of it is shipped.
+        BundleError: the bundle is damaged, or not the one that the zoo's index names.
     """
     if names_a_file(name):
-        return Path(name)
-    shipped = zoo.bundles(name)
+        return _file(name)
+    shipped = zoo.bundles(str(name))
     if not shipped:
         raise InputError(f"no bundle of {name} is shipped", remedy=f"make one with 'edge-sdk build {name}'")
     installed = available_targets()
-    return next((b for b in shipped if b.target in installed), shipped[0]).path
+    best = next((b for b in shipped if b.target in installed), shipped[0])
+    return Selected(open_shipped(best), best.path, "the fastest that is shipped")
+
+
+def open_shipped(shipped: zoo.ZooBundle) -> Bundle:
+    """Open a bundle of the zoo and hold it against the index.
+
+    Raises:
+        BundleError: it is damaged, or not the one that the index names.
+    """
+    bundle = Bundle.open(shipped.path)
+    if bundle.sha256 != shipped.sha256:
+        raise ChecksumMismatch(
+            f"{shipped.path} is not the bundle that the zoo's index names", remedy="reinstall face-edge-sdk"
+        )
+    return bundle
+
+
+def _file(path: str | Path) -> Selected:
+    return Selected(Bundle.open(path), Path(path), f"the file {path}")
 
 
 def _shipped(name: str, target: str | None, precision: str | None, prefer: tuple[str, ...]) -> Selected:
@@ -102,12 +129,10 @@ def _shipped(name: str, target: str | None, precision: str | None, prefer: tuple
         extras = " or ".join(f"pip install 'face-edge-sdk[{find_target(e).distribution}]'" for e in engines)
         raise MissingDependency(f"no engine for {name} is installed here", remedy=extras)
     best = usable[0]
-    bundle = Bundle.open(best.path)
-    if bundle.sha256 != best.sha256:
-        raise ChecksumMismatch(
-            f"{best.path} is not the bundle that the zoo's index names", remedy="reinstall face-edge-sdk"
-        )
+    bundle = open_shipped(best)
     passed_over = ", ".join(f"{b.target}-{b.precision}" for b in fitting if b not in usable)
     pace = f"{zoo.latency_here(best):.2f} of onnxruntime fp32"
     reason = f"fastest of {len(usable)} shipped bundles that can run here: {pace}"
-    return Selected(bundle, reason + (f"; engine not installed for {passed_over}" if passed_over else ""))
+    return Selected(
+        bundle, best.path, reason + (f"; engine not installed for {passed_over}" if passed_over else "")
+    )

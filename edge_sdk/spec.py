@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from edge_sdk.errors import ManifestInvalid
 from edge_sdk.tensors import TensorSpec
@@ -31,7 +31,10 @@ class Head:
     Attributes:
         kind: name of the task.
         labels: what the answers are called, in the order of the network's outputs: classes, or values.
+        error_rates: of the class: the task's metrics of which less is better; a manifest's gate is read by it.
     """
+
+    error_rates: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
     labels: tuple[str, ...]

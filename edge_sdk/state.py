@@ -15,12 +15,13 @@ class State:
         spec: of the network.
 
     Attributes:
+        spec: of the network whose state it is.
         tensors: name of each state input to its array, which :meth:`update` overwrites.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         inputs = {t.name: t for t in spec.inputs}
-        self._pairs = spec.state
+        self.spec, self._pairs = spec, spec.state
         self.tensors: dict[str, Array] = {pair.input: inputs[pair.input].zeros() for pair in spec.state}
 
     def update(self, outputs: Tensors) -> None:

@@ -210,7 +210,7 @@ def infer(session: Session, inputs: Tensors, state: State | None = None) -> Tens
     """One step of a network: with what it remembers among the inputs, and remembered anew afterwards.
 
     Args:
-        session: that computes.
+        session: the loaded network.
         inputs: those that are not state.
         state: what a recurrent network remembers, updated; None for a network without state.
     """

@@ -104,7 +104,7 @@ class FakeClock:
 
 
 class FakeSource:
-    """A source of given pictures, one a second."""
+    """A source of given pictures, one per second."""
 
     def __init__(self, images: Sequence[Image]) -> None:
         self.images = images

@@ -24,7 +24,7 @@ def take_turns(
     rounds: int,
     clock: Callable[[], int] = now_ns,
 ) -> dict[Name, npt.NDArray[np.int64]]:
-    """Nanoseconds of each call, (rounds,), turn about: what disturbs the machine disturbs all of them alike.
+    """Nanoseconds of each call, (rounds,), in turns: what disturbs the machine disturbs all of them alike.
 
     Args:
         calls: such as the ``infer`` of several sessions.

@@ -7,11 +7,50 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from edge_sdk.bundle import GoldenCase
+from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import ChecksumMismatch
-from edge_sdk.target import Session
-from edge_sdk.tasks import Task
+from edge_sdk.target import LoadOptions, Session, Target
+from edge_sdk.tasks import Task, task_of
 from edge_sdk.tensors import Array, Tensors
+
+
+def load_proven(
+    bundle: Bundle,
+    target: Target,
+    options: LoadOptions,
+    *,
+    verify: bool = True,
+    confidence: float | None = None,
+) -> tuple[Session, Task]:
+    """Load a bundle into an engine and, if asked, hold it against its golden vectors.
+
+    Each session comes with a task of its own, for a task draws every frame on the same canvas; and only once the engine
+    has found that the artifact is what the spec says, for a spec may ask for much memory.
+
+    Args:
+        bundle: read and hashed.
+        target: engine that shall run it.
+        options: of the load.
+        verify: run the golden vectors once.
+        confidence: of the task; None takes the spec's.
+
+    Raises:
+        LoadFailed: the engine refused the artifact.
+        ChecksumMismatch: the golden vectors fail.
+    """
+    manifest = bundle.manifest
+    cases = bundle.golden() if verify else ()
+    session = target.load(bundle.artifact, manifest.spec, options=options)
+    try:
+        if options.cache is not None and options.cache.problem is not None:
+            session.notes = (*session.notes, options.cache.problem)
+        task = task_of(manifest.spec, confidence=confidence)
+        for case in cases:
+            check_golden(session, task, case, manifest.golden.min_snr_db)
+    except BaseException:
+        session.close()
+        raise
+    return session, task
 
 
 def golden_inputs(task: Task, case: GoldenCase) -> Tensors:
@@ -25,7 +64,7 @@ def check_golden(session: Session, task: Task, case: GoldenCase, min_snr_db: flo
 
     Args:
         session: under examination.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         case: inputs, and the answers to them.
         min_snr_db: signal-to-noise ratio in decibels that every output must reach.
     """

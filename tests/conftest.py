@@ -7,7 +7,7 @@ import pytest
 import toys
 
 import edge_sdk.model
-from edge_sdk import target, zoo
+from edge_sdk import target, trust, zoo
 from edge_sdk.engine_cache import FOLDER_VARIABLE
 
 # Tests report to nobody: with this module OpenVINO and NNCF fork processes that do, whoever imports them first.
@@ -18,6 +18,13 @@ sys.modules.setdefault("openvino_telemetry", None)
 def no_engine_cache(monkeypatch):
     """Tests neither read nor leave engines in the user's cache folder; those of the cache make their own."""
     monkeypatch.setenv(FOLDER_VARIABLE, "off")
+
+
+@pytest.fixture(autouse=True)
+def no_policy(monkeypatch, tmp_path_factory):
+    """What this machine trusts is no part of a test."""
+    monkeypatch.delenv(trust.POLICY_VARIABLE, raising=False)
+    monkeypatch.setattr(trust, "DEVICE_POLICY", tmp_path_factory.getbasetemp() / "no-such-policy.toml")
 
 
 @pytest.fixture

@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+
+from edge_sdk import errors
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted(
@@ -17,6 +20,7 @@ TEXTS = sorted(
         "benchmarks/*.md",
         "training/*.md",
         "targets/*.md",
+        "quantize/*.md",
         "edge_sdk/zoo/*.md",
     )
     for path in ROOT.glob(pattern)
@@ -47,6 +51,7 @@ def test_the_command_reference_holds_every_verb_and_option(hooks):
     for verb, options in found.items():
         for option in set(options) - {"-h", "--help"}:
             assert re.search(rf"^.*`{re.escape(option)}[` ]", sections[verb], re.MULTILINE), (verb, option)
+    assert "(no text)" not in text
 
 
 def _commands():
@@ -87,6 +92,35 @@ def test_messages_name_documents_that_exist():
                 named |= set(re.findall(r"docs/[\w-]+\.md", path.read_text(encoding="utf-8")))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+# Groups of entry points look like modules.
+GROUPS = {"edge_sdk.targets", "edge_sdk.evaluators"}
+
+
+def _names():
+    for path in TEXTS:
+        if path.name == "CHANGELOG.md":  # it names what is gone
+            continue
+        found = re.findall(r"`(edge_\w+(?:\.\w+)+)(?:\([^`]*\))?`", path.read_text(encoding="utf-8"))
+        for name in sorted(set(found) - GROUPS):
+            yield pytest.param(name, id=f"{path.name}: {name}")
+
+
+@pytest.mark.parametrize("name", list(_names()))
+def test_a_name_that_a_text_mentions_exists(name):
+    if name.startswith("edge_training"):
+        pytest.importorskip("torch", reason="training is not installed")
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_the_table_of_exit_codes_names_errors_that_exist():
+    named = re.findall(r"`([A-Z]\w+)`", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"))
+    assert {name for name in named if not hasattr(errors, name)} == set()
+    # Bases stand for what inherits from them.
+    kinds = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.EdgeError)]
+    leaves = {e.__name__ for e in kinds if not e.__subclasses__()}
+    assert leaves - set(named) == set()
 
 
 def test_every_page_has_a_place_in_the_navigation(hooks):

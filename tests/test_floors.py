@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_sdk.target import target_names
+
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "edge_sdk": 1,
@@ -65,3 +67,42 @@ def test_no_floor_names_a_higher_one_but_where_it_is_sanctioned(package):
 def test_what_is_sanctioned_is_used():
     used = set().union(*(names_above(package) for package in FOLDERS))
     assert used == set(SANCTIONED)
+
+
+def imports_of(path, modules):
+    """Those of ``modules`` that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & modules or {node.module}
+    return found & modules
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_no_modules_import_each_other_in_a_circle_not_even_inside_functions(package):
+    files = {}
+    for path in (ROOT / FOLDERS[package]).rglob("*.py"):
+        parts = path.relative_to((ROOT / FOLDERS[package]).parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    ahead = {name: imports_of(path, set(files)) - {name} for name, path in files.items()}
+    # What imports nothing more is in no circle: take it away until nothing can be taken.
+    while free := {name for name, needs in ahead.items() if not needs}:
+        ahead = {name: needs - free for name, needs in ahead.items() if name not in free}
+    assert not ahead
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_engines_know_nothing_of_each_other(name):
+    others = {f"edge_targets.{other}" for other in target_names() if other != name}
+    for path in (ROOT / "targets" / "edge_targets" / name).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            else:
+                continue
+            assert not {n for n in imported if any(n == o or n.startswith(o + ".") for o in others)}, path

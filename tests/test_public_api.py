@@ -56,6 +56,7 @@ def test_exit_codes_are_the_documented_ones():
         "SourceUnavailable": 3,
         "ManifestInvalid": 4,
         "ChecksumMismatch": 4,
+        "SignatureInvalid": 4,
     }
     assert {name: getattr(errors, name).exit_code for name in codes} == codes
 

@@ -26,6 +26,7 @@ HEAVY = {
     "litert_torch",
     "pycocotools",
     "rich",
+    "cryptography",
 }
 IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -48,3 +48,4 @@ def test_what_is_found_by_its_folder_is_in_the_wheel(names):
     assert "edge_targets/profiles/raspberry-pi-5.toml" in names
     assert "edge_quantize/recipes/int8.toml" in names
     assert "edge_sdk/zoo/bundles/index.json" in names
+    assert "edge_sdk/zoo/keys/README.md" in names

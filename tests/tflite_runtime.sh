@@ -19,4 +19,4 @@ cd "$work"
 for bundle in "$(venv/bin/python -c 'from edge_sdk import zoo; print(zoo.BUNDLES)')"/*.tflite-*.edge; do
   "$work/venv/bin/edge-sdk" verify "$bundle"
 done
-"$work/venv/bin/python" -m pytest -q -p no:cacheprovider -o pythonpath=tests tests/edge_sdk/test_model.py tests/edge_targets/test_options.py
+"$work/venv/bin/python" -m pytest -q -p no:cacheprovider -o pythonpath=tests tests/edge_sdk/test_model.py tests/edge_targets/test_contract.py tests/edge_targets/test_tflite.py

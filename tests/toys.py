@@ -207,6 +207,12 @@ def artifact(spec=SPEC) -> Artifact:
     return Artifact({"model.onnx": b"toy"}, *names, {"numpy": "any"})
 
 
+def gate(recipe: Recipe = FP32, *, reference=0.9, compiled=0.9, **changes) -> GateResult:
+    """What a gate said of the toy by a recipe's limits."""
+    metric = GateMetric(reference, compiled, recipe.gate.max_drop["map50"])
+    return GateResult(DataDigest(3, "0" * 64), {"map50": metric}, **changes)
+
+
 def bundle(**changes) -> Bundle:
     """A bundle of the toy whose golden case is true."""
     from edge_sdk.tasks import task_of
@@ -220,7 +226,7 @@ def bundle(**changes) -> Bundle:
         "target": "onnxruntime",
         "artifact": artifact(),
         "calibration": None,
-        "gate": GateResult(DataDigest(3, "0" * 64), {"map50": GateMetric(0.9, 0.9, 0.01)}),
+        "gate": gate(changes.get("recipe", FP32)),
         "golden": (GoldenCase(outputs, frame()),),
         "min_snr_db": 20.0,
     }

@@ -9,11 +9,10 @@ from pathlib import Path
 from edge_benchmarks import compare, module_cli, render_html, render_text, report, scenarios, suite, sweep
 from edge_benchmarks.report import Failure, Run
 from edge_benchmarks.suite import Cell
-from edge_sdk.bundle import Bundle
 from edge_sdk.cli_common import Verb, print_json, progress
 from edge_sdk.errors import InputError
 from edge_sdk.files import write_atomically
-from edge_sdk.selection import bundle_path
+from edge_sdk.selection import find_bundle
 
 
 def register(verb: Verb) -> None:
@@ -52,7 +51,7 @@ def register(verb: Verb) -> None:
         type=float,
         default=30.0,
         metavar="SEC",
-        help="of idling before, for net energy (default: 30)",
+        help="idle seconds before the run, for net energy (default: 30)",
     )
     sub.add_argument("--memory", action="store_true", help="peak memory too, in a process of its own")
     sub.add_argument("--roofline", action="store_true", help="the engine's own peak too")
@@ -73,8 +72,8 @@ def register(verb: Verb) -> None:
     sub.add_argument("--workers", type=int, default=2, metavar="N", help="cells at once here (default: 2)")
 
     sub = verb("compare", _compare, "hold one benchmark against another; 1 if it is a regression")
-    sub.add_argument("base", type=Path, metavar="BASE.json")
-    sub.add_argument("other", type=Path, metavar="RUN.json")
+    sub.add_argument("base", type=Path, metavar="BASE.json", help="runs to compare with, from bench -o")
+    sub.add_argument("other", type=Path, metavar="RUN.json", help="runs that may have become worse")
     sub.add_argument(
         "--fail-if",
         action="append",
@@ -148,7 +147,7 @@ def _plan(args: argparse.Namespace, options: scenarios.Options) -> tuple[list[Ce
     bundles = args.bundle or [module_cli.DEFAULT_MODEL]
     for bundle in bundles:
         # A wrong name at the end of a list should not wait for what stands before it.
-        Bundle.open(bundle_path(bundle))
+        find_bundle(bundle)
     return [Cell(bundle, scenario, options) for bundle in bundles], [], args.repeat
 
 

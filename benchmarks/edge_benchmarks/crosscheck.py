@@ -144,7 +144,7 @@ def check(path: Path, *, rounds: int, seconds: float, threads: int | None) -> di
     """
     bundle = Bundle.open(path)
     target = bundle.manifest.target
-    with load(path, threads=threads) as model, tempfile.TemporaryDirectory() as name:
+    with load(bundle, threads=threads) as model, tempfile.TemporaryDirectory() as name:
         for file, content in bundle.artifact.files.items():
             (Path(name) / file).write_bytes(content)
         inputs = network_inputs(model.task, INPUTS)

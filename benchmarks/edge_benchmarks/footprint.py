@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_benchmarks import child_process, module_cli
+from edge_sdk.child import command
 from edge_sdk.errors import InputError
 
 EXTRAS = ("onnxruntime", "openvino", "tflite", "tflite-runtime", "host", "train")
@@ -37,7 +38,7 @@ def build_wheel(root: Path, into: Path) -> Path:
             f"no pyproject.toml in {root}", remedy="run it from the repository's root, or give --wheel"
         )
     _run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(into), str(root)],
+        command(("-m", "build", "--wheel", "--outdir", str(into), str(root))),
         "the wheel cannot be built",
     )
     (wheel,) = into.glob("*.whl")
@@ -51,8 +52,8 @@ def installed(wheel: Path, extra: str, folder: Path, python: str = sys.executabl
         InputError: pip cannot install it, for example because the engine has no wheel for this Python.
     """
     place = folder / extra
-    _run([python, "-m", "venv", str(place)], "no virtual environment can be made")
-    pip = [str(place / "bin" / "python"), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+    _run([python, "-I", "-m", "venv", str(place)], "no virtual environment can be made")
+    pip = [str(place / "bin" / "python"), "-I", "-m", "pip", "-q", "--disable-pip-version-check", "install"]
     _run([*pip, "--no-compile", f"{wheel.resolve()}[{extra}]"], f"extra {extra} cannot be installed")
     (packages,) = place.glob("lib/python*/site-packages")
     return {"extra": extra, "installed_mb": size(packages) / 1e6, "distributions": distributions(packages)}

@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from edge_benchmarks import protobuf
-from edge_sdk.errors import MissingDependency
+from edge_sdk import onnx_file, protobuf
+from edge_sdk.errors import LoadFailed, MissingDependency
 from edge_sdk.target import Artifact
+from edge_targets.openvino import ir_file
+from edge_targets.tflite import tflite_file
 
 # Field numbers of onnx.proto, which never change.
 _GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT = 7, 1, 5, 11, 12
@@ -28,21 +30,23 @@ def count(artifact: Artifact) -> tuple[int, str] | None:
 
     Raises:
         MissingDependency: the engine that the count needs is not installed.
+        LoadFailed: a file is not whole in itself.
     """
     for name, data in artifact.files.items():
-        if name.endswith(".xml"):
-            return _openvino(data), "OpenVINO's graph"
-        if name.endswith(".tflite"):
-            return _tflite(data), "the TFLite graph"
-        if name.endswith(".onnx"):
-            return _onnx(data), "the ONNX graph"
+        for end, (problem, counted, what) in _FORMATS.items():
+            if not name.endswith(end):
+                continue
+            # A count runs the graph, so it is checked as a load is.
+            if found := problem(data):
+                raise LoadFailed(f"{name}: {found}", remedy="build the bundle again")
+            return counted(data), what
     return None
 
 
 def _openvino(data: bytes) -> int:
     """Every port of OpenVINO's IR has its shape."""
     total = 0
-    # The bundle's hash was checked before; a hostile XML could at most waste this process's time.
+    # It has no entities, says the check above; a hostile one could at most waste this process's time.
     for layer in ElementTree.fromstring(data).iter("layer"):  # noqa: S314
         kind = layer.get("type")
         if kind not in (*_CONVOLUTIONS, "MatMul"):
@@ -168,3 +172,11 @@ def _weight(name: str, source: Mapping[str, str], weights: Mapping[str, tuple[in
 def _text(value: protobuf.Value) -> str:
     assert isinstance(value, bytes)
     return value.decode()
+
+
+_FORMATS: Mapping[str, tuple[Callable[[bytes], str | None], Callable[[bytes], int], str]] = {
+    ".xml": (ir_file.problem, _openvino, "OpenVINO's graph"),
+    ".tflite": (tflite_file.problem, _tflite, "the TFLite graph"),
+    ".onnx": (lambda data: onnx_file.problem(data, None), _onnx, "the ONNX graph"),
+}
+"""End of a file's name to what finds that it is not whole in itself, what counts, and what was counted from."""

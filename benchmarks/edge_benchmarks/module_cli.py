@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge_sdk import zoo
-from edge_sdk.bundle import SUFFIX, Bundle
+from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError, InputError
+from edge_sdk.selection import names_a_file, open_shipped
 from edge_sdk.target import available_targets
 
 DEFAULT_MODEL = "fer-yolo11n"
@@ -47,20 +48,23 @@ def expand(names: Sequence[str | Path]) -> list[Path]:
 
     Raises:
         InputError: no such model, or none of its bundles can run here.
+        BundleError: a shipped bundle is damaged, or not the one that the zoo's index names.
     """
     paths: list[Path] = []
     installed = available_targets()
     for name in names:
-        if str(name).endswith(SUFFIX) or Path(name).is_file():
+        if names_a_file(name):
             paths.append(Path(name))
             continue
-        found = [b.path for b in zoo.bundles(str(name)) if b.target in installed]
+        found = [b for b in zoo.bundles(str(name)) if b.target in installed]
         if not found:
             raise InputError(
                 f"no shipped bundle of {name} can run here",
                 remedy="name an .edge file, or install an engine: pip install 'face-edge-sdk[onnxruntime]'",
             )
-        paths += found
+        for shipped in found:
+            open_shipped(shipped)
+            paths.append(shipped.path)
     return paths
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,8 @@ from edge_benchmarks.stats import (
 )
 from edge_sdk.bundle import GateResult
 from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.files import write_atomically
-from edge_sdk.schema import from_plain, read_json, to_plain
+from edge_sdk.files import read_file, write_atomically
+from edge_sdk.schema import from_plain, to_plain
 
 SCHEMA = 2
 """Of the file. It grows with every change that an older reader would misunderstand."""
@@ -40,6 +41,13 @@ DERIVED = ("schema", "protocol", "verdict", "reasons", "unknown")
 END_TO_END = "end_to_end"
 AT = "at"
 """Trace of when each decision was asked for, nanoseconds from the start of the measurement; no stage."""
+
+MAX_BYTES = 2**28
+"""Of a report file."""
+MAX_SAMPLES = 2**25
+"""Of all traces of a report together, 268 MB: six traces of a thousand decisions per second for an hour and a half."""
+MAX_PARTS = 2_000_000
+"""Objects, arrays and their elements in a report: each may take thirty times the memory of its two characters."""
 
 MAX_BACKGROUND = 0.10
 """Share of all cores that others may take during a valid run."""
@@ -520,17 +528,21 @@ def pack(samples: Samples) -> dict[str, Any]:
     }
 
 
-def unpack(packed: object) -> Samples:
+def unpack(packed: object, limit: int = MAX_SAMPLES) -> Samples:
     """The samples that :func:`pack` packed.
 
+    Args:
+        packed: what it made.
+        limit: samples that are read at most.
+
     Raises:
-        ValueError: it was not made by that.
+        ValueError: it was not made by that, or there are more.
     """
     if not isinstance(packed, dict) or set(packed) != {"count", "data"}:
         raise ValueError("a trace has a count and data")
     count = packed["count"]
-    if type(count) is not int or not 0 <= count <= 100_000_000:
-        raise ValueError(f"a trace of {count!r} samples")
+    if type(count) is not int or not 0 <= count <= limit:
+        raise ValueError(f"a trace of {count!r} samples, at most {MAX_SAMPLES:,} are read of a file")
     try:
         # A file may be anybody's: it shall not unpack to more than it says.
         engine = zlib.decompressobj()
@@ -539,19 +551,26 @@ def unpack(packed: object) -> Samples:
         raise ValueError(f"a trace is damaged: {error}") from error
     if len(data) != 8 * count:
         raise ValueError(f"a trace of {len(data)} bytes instead of {8 * count}")
-    return np.cumsum(np.frombuffer(data, "<i8").astype(np.int64))
+    return np.cumsum(np.frombuffer(data, "<i8"), dtype=np.int64)
 
 
 def save(runs: Sequence[Run], path: str | Path, failures: Sequence[Failure] = ()) -> None:
     """Write runs with every sample as JSON, whole or not at all: under a temporary name, then renamed.
 
+    More samples than a reader takes are left out, with a warning; the figures and histograms made of them are not.
+
     Raises:
         InputError: the folder is missing, not writable or full; an older file of that name is untouched.
     """
+    samples = sum(len(trace) for run in runs for trace in run.traces.values())
+    if samples > MAX_SAMPLES:
+        warnings.warn(
+            f"{path}: {samples:,} single samples are left out, {MAX_SAMPLES:,} can be read", stacklevel=2
+        )
     plain = {
         "schema": SCHEMA,
         "protocol": PROTOCOL,
-        "runs": [run.to_dict(traces=True) for run in runs],
+        "runs": [run.to_dict(traces=samples <= MAX_SAMPLES) for run in runs],
         "failures": to_plain(tuple(failures)),
     }
     write_atomically(path, json.dumps(plain, indent=1, allow_nan=False) + "\n")
@@ -574,7 +593,10 @@ def read_report(path: str | Path) -> Report:
     """
     remedy = "name a file that 'edge-sdk bench -o' of this version wrote"
     try:
-        plain = read_json(path, "benchmark report")
+        text = read_file(path, limit=MAX_BYTES, what="benchmark report").decode("utf-8")
+        if (parts := sum(map(text.count, "{[,"))) > MAX_PARTS:
+            raise InputError(f"{path} has {parts:,} parts, a report at most {MAX_PARTS:,}", remedy=remedy)
+        plain = json.loads(text)
         if not isinstance(plain, dict) or "schema" not in plain:
             raise InputError(f"{path} is not a benchmark report", remedy=remedy)
         if plain["schema"] != SCHEMA:
@@ -582,19 +604,25 @@ def read_report(path: str | Path) -> Report:
                 f"{path} is a benchmark report of schema {plain['schema']!r}, this version reads {SCHEMA}",
                 remedy="measure again, or read it with the version that wrote it",
             )
-        runs = tuple(_run(run, f"runs[{i}]") for i, run in enumerate(plain["runs"]))
+        runs, left = [], MAX_SAMPLES
+        for i, run in enumerate(plain["runs"]):
+            runs.append(_run(run, f"runs[{i}]", left))
+            left -= sum(len(samples) for samples in runs[-1].traces.values())
         failures = tuple(
             from_plain(Failure, failure, f"failures[{i}]")
             for i, failure in enumerate(plain.get("failures", ()))
         )
-        return Report(runs, failures)
-    except (ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
+        return Report(tuple(runs), failures)
+    except (RecursionError, ValueError, KeyError, TypeError, AttributeError, ManifestInvalid) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is not a benchmark report: {error}", remedy=remedy) from error
 
 
-def _run(plain: Mapping[str, Any], where: str) -> Run:
+def _run(plain: Mapping[str, Any], where: str, limit: int) -> Run:
     rest = {key: value for key, value in plain.items() if key not in (*DERIVED, "traces")}
-    traces = {str(name): unpack(packed) for name, packed in plain["traces"].items()}
+    traces: dict[str, Samples] = {}
+    for name, packed in plain["traces"].items():
+        traces[str(name)] = unpack(packed, limit)
+        limit -= len(traces[str(name)])
     return replace(from_plain(Run, rest, where), traces=traces)

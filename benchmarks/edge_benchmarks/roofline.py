@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_benchmarks import macs, protobuf
-from edge_benchmarks.protobuf import integer, message, text
+from edge_benchmarks import macs
 from edge_benchmarks.report import Roofline
-from edge_sdk.bundle import Bundle
+from edge_sdk import protobuf
 from edge_sdk.errors import EdgeError, MissingDependency
-from edge_sdk.selection import bundle_path
+from edge_sdk.protobuf import integer, message, text
+from edge_sdk.selection import find_bundle
 from edge_sdk.spec import Gate, Recipe
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, Target, find_target
 from edge_sdk.tensors import TensorSpec
 from edge_sdk.timing import now_ns
+from edge_sdk.trust import admit
 
 SIDE, CHANNELS, LAYERS = 32, 256, 12
 """Of the stack: 0.25 MB of activations, 0.8 GMAC; weights are shared by all layers."""
@@ -48,7 +49,8 @@ def measure(
         threads: number of threads of the engine.
         device: device that the engine must run on; None takes the usual one.
     """
-    opened = Bundle.open(bundle_path(str(bundle)))
+    opened = find_bundle(bundle).bundle
+    admit(opened)
     target, precision = opened.manifest.target, opened.manifest.recipe.precision
     reasons, counted, gmacs, achieved, best = [], "", None, None, None
     try:

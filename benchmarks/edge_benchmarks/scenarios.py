@@ -175,7 +175,7 @@ def check(scenario: Scenario, options: Options) -> None:
     """
     for name, value, most, unit in (
         ("duration", scenario.duration_s, 7 * 86_400, "seconds"),
-        ("camera rate", scenario.fps, 10_000, "frames a second"),
+        ("camera rate", scenario.fps, 10_000, "frames per second"),
         ("number of streams", scenario.streams, 64, "streams"),
         ("number of processes", scenario.processes, 1000, "processes"),
         ("number of threads", options.threads, 1024, "threads"),

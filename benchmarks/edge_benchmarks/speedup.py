@@ -36,6 +36,7 @@ from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
 from edge_sdk.timing import now_ns, take_turns
+from edge_sdk.trust import admit
 
 REFERENCE = ("onnxruntime", "fp32")
 DEFAULT_ONNX = Path("training/weights/fer-yolo11n.onnx")
@@ -109,6 +110,8 @@ def relative_latencies(
         EdgeError: what loading an engine raises.
     """
     bundles = {path: Bundle.open(path) for path in paths}
+    for bundle in bundles.values():
+        admit(bundle)
     spec, artifact, twin = _reference(reference, bundles)
     options = LoadOptions(threads=threads)
     with ExitStack() as stack:
@@ -191,6 +194,7 @@ def _reference(
         reference = DEFAULT_ONNX
     if str(reference).endswith(SUFFIX):
         bundle = Bundle.open(reference)
+        admit(bundle)
         if _kind(bundle) != REFERENCE:
             raise InputError(
                 f"{reference} is {' '.join(_kind(bundle))}, the reference must be {' '.join(REFERENCE)}",

@@ -21,9 +21,11 @@ from edge_benchmarks.loops import INTERRUPTED
 from edge_benchmarks.report import Failure, Run, Scenario
 from edge_benchmarks.scenarios import Options
 from edge_sdk import zoo
-from edge_sdk.bundle import SUFFIX, Bundle
+from edge_sdk.bundle import Bundle
+from edge_sdk.child import start_python
 from edge_sdk.errors import EdgeError, InputError, LoadFailed, ManifestInvalid
 from edge_sdk.schema import from_plain, read_toml, to_plain
+from edge_sdk.selection import names_a_file, open_shipped
 from edge_sdk.target import available_targets
 
 
@@ -219,13 +221,13 @@ def measure_in_fresh_process(cell: Cell) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path, log = Path(folder) / "run.json", Path(folder) / "log"
         with log.open("w+") as chatter:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "edge_benchmarks.suite", str(path)],
+            child = start_python(
+                ("-m", "edge_benchmarks.suite", str(path)),
                 stdin=subprocess.PIPE,
                 stdout=chatter,
                 stderr=chatter,
                 text=True,
-                start_new_session=True,  # so that Ctrl-C reaches it once, from here
+                new_session=True,  # so that Ctrl-C reaches it once, from here
             )
             assert child.stdin is not None
             child.stdin.write(json.dumps(_plain(cell)))
@@ -267,7 +269,7 @@ def _cell(plain: dict[str, Any]) -> Cell:
 
 def _bundles(suite: Suite, model: str, folder: Path) -> tuple[list[str], list[Failure]]:
     """The bundles of one model that the suite's targets and precisions choose."""
-    if model.endswith(SUFFIX):
+    if names_a_file(model):
         path = folder / model
         Bundle.open(path)
         return [str(path)], []
@@ -285,6 +287,7 @@ def _bundles(suite: Suite, model: str, folder: Path) -> tuple[list[str], list[Fa
             remedy = f"pip install 'face-edge-sdk[{target}]'"
             missing.append(Failure(what, f"the engine {target} is not installed here", remedy))
         else:
+            open_shipped(fitting[0])
             found.append(str(fitting[0].path))
     if not found:
         raise InputError(

@@ -2,7 +2,7 @@
 
 A cell depends on its job alone. It runs in a process of its own and returns what it made to the caller, which writes it
 whole or not at all. So a lost worker costs nothing but its time: the cell is run again elsewhere. Cells that are done
-are not run again unless something they depend on has changed.
+are not run again unless the content of something they depend on, or of what they made, has changed.
 
 Builds would disturb a measurement on the same machine. So on each machine building holds a lock in shared mode and
 measuring holds it exclusively; a waiting measurement goes before later builds. Load that is not the sweep's own still
@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -34,10 +35,12 @@ from typing import Any, Protocol
 from edge_benchmarks import report, scenarios, suite
 from edge_benchmarks.scenarios import Options
 from edge_sdk import __version__, zoo
+from edge_sdk.child import isolated_children, start_python
 from edge_sdk.errors import EdgeError, GateFailed, InputError, LoadFailed, ManifestInvalid, MissingDependency
-from edge_sdk.files import write_atomically
-from edge_sdk.host import build
-from edge_sdk.schema import from_plain, read_toml
+from edge_sdk.files import check_private_folder, open_private, write_atomically
+from edge_sdk.host import AUTO, build
+from edge_sdk.profile import SUFFIX as TOML
+from edge_sdk.schema import from_plain, read_toml, to_plain
 from edge_sdk.target import engine_of
 
 SCHEMA = 1
@@ -50,7 +53,7 @@ class Build:
     """Table ``[build]`` of a sweep: what bundles are built from.
 
     Attributes:
-        recipes: names or files.
+        recipes: names, or files (``.toml``) beside the suite's own.
         evaluation: folder of labelled pictures for the gate, beside the suite's file.
         calibration: folder of pictures; empty if no recipe needs one.
         onnx: zoo name to float network; a checkout's own for those that are not named.
@@ -64,7 +67,13 @@ class Build:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: what ``edge-sdk bench --suite`` knows, and how to build."""
+    """A sweep: what ``edge-sdk bench --suite`` knows, and how to build.
+
+    Attributes:
+        suite: its targets are engines, names of shipped profiles, or profiles' files (``.toml``) beside the suite's own.
+        build: what bundles are built from.
+        folder: of the suite's file, which every path in it is relative to.
+    """
 
     suite: suite.Suite
     build: Build
@@ -102,7 +111,13 @@ def read_plan(path: Path) -> Plan:
     for model in plan.suite.models:
         zoo.spec(model)
     for target in plan.suite.targets:
-        engine_of(target)
+        engine_of(_named(plan, target))
+    # Of the compile host, as whoever builds: a device that only measures does not import it.
+    from edge_quantize.recipe import read_recipe
+
+    for recipe in plan.build.recipes:
+        if recipe != AUTO:
+            read_recipe(_named(plan, recipe))
     for kind in plan.suite.scenarios:
         scenarios.named_scenario(kind)
     for text in plan.suite.sizes:
@@ -116,21 +131,33 @@ def read_plan(path: Path) -> Plan:
 
 
 def jobs(plan: Plan) -> list[Job]:
-    """The cells, each with a name and a key that changes with everything it depends on."""
+    """The cells, each with a name of its own and a key that changes with the content of everything it depends on.
+
+    Raises:
+        InputError: a file is missing or cannot be read.
+    """
+    models = tuple(dict.fromkeys(plan.suite.models))
+    targets = _cell_names(plan, plan.suite.targets)
+    recipes = _cell_names(plan, plan.build.recipes)
+    calibration, evaluation = (_place(plan, name) for name in (plan.build.calibration, plan.build.evaluation))
+    shared = [
+        __version__,
+        platform.machine(),
+        *(None if folder is None else _contents(Path(folder)) for folder in (calibration, evaluation)),
+    ]
     made = []
-    for model, target, recipe in product(plan.suite.models, plan.suite.targets, plan.build.recipes):
+    for model, target, recipe in product(models, targets, recipes):
         source = plan.build.onnx.get(model)
         onnx = zoo.float_source(model) if source is None else (plan.folder / source).resolve()
         if not onnx.is_file():
             raise InputError(f"no ONNX file {onnx}", remedy="name it in [build.onnx]")
-        recipe_file = plan.folder / recipe
         job = {
             "model": model,
             "target": target,
-            "recipe": str(recipe_file.resolve()) if recipe_file.is_file() else recipe,
+            "recipe": recipe,
             "onnx": str(onnx),
-            "calibration": _place(plan, plan.build.calibration),
-            "evaluation": _place(plan, plan.build.evaluation),
+            "calibration": calibration,
+            "evaluation": evaluation,
             "bench": {
                 "name": plan.suite.name,
                 "scenarios": plan.suite.scenarios,
@@ -139,18 +166,59 @@ def jobs(plan: Plan) -> list[Job]:
                 "duration_s": plan.suite.duration_s,
             },
         }
-        digest = hashlib.sha256(json.dumps([job, __version__, platform.machine()], sort_keys=True).encode())
-        for file in (onnx, onnx.with_suffix(".tflite"), recipe_file):
-            digest.update(file.read_bytes() if file.is_file() else b"-")
-        for folder in filter(None, (job["calibration"], job["evaluation"])):
-            for file in sorted(Path(str(folder)).rglob("*")):
-                digest.update(f"{file}{file.stat().st_size}".encode())
-        made.append({"name": f"{model}.{target}-{Path(recipe).stem}", "key": digest.hexdigest(), **job})
+        files = [onnx, onnx.with_suffix(".tflite"), *(Path(n) for n in (target, recipe) if n.endswith(TOML))]
+        depends = [job, to_plain(zoo.spec(model)), shared, [_content(file) for file in files]]
+        key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+        made.append({"name": f"{model}.{targets[target]}-{recipes[recipe]}", "key": key, **job})
     return made
 
 
 def _place(plan: Plan, name: str) -> str | None:
     return str((plan.folder / name).resolve()) if name else None
+
+
+def _named(plan: Plan, name: str) -> str:
+    """A target or recipe: a file's whole path, or the name of what comes with the SDK, whatever files lie here."""
+    return str((plan.folder / name).resolve()) if name.endswith(TOML) else name
+
+
+def _cell_names(plan: Plan, names: Sequence[str]) -> dict[str, str]:
+    """Targets or recipes, each once, as builds take them, to what cells are called after them.
+
+    That is the stem; of several with one stem, each has a part of its path's hash too.
+    """
+    found = dict.fromkeys(_named(plan, name) for name in names)
+    stems = [Path(name).stem if name.endswith(TOML) else name for name in found]
+    called = {}
+    for name, stem in zip(found, stems, strict=True):
+        place = os.path.relpath(name, plan.folder.resolve()) if name.endswith(TOML) else name
+        alone = stems.count(stem) == 1
+        called[name] = stem if alone else f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    return called
+
+
+def _contents(folder: Path) -> list[tuple[str, str | None]]:
+    """Every file below a folder by its path there, with what :func:`_content` says of it."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), _content(path)) for path in found]
+
+
+def _content(file: Path) -> str | None:
+    """Hash of a file's bytes; None if there is no such file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not file.is_file():
+        return None
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}", remedy="make it readable") from error
+    return digest.hexdigest()
 
 
 class Executor(Protocol):
@@ -197,6 +265,7 @@ class Dask:
                 f"distributed cannot be imported: {missing}", remedy="pip install 'face-edge-sdk[dask]'"
             ) from missing
         with contextlib.ExitStack() as stack:
+            stack.enter_context(isolated_children())
             place: Any = self.address
             if place is None:
                 place = stack.enter_context(
@@ -226,15 +295,24 @@ class Ray:
 
     def run(self, work: Callable[[Job], Outcome], todo: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
         """See :class:`Executor`."""
+        if self.address is None:
+            _ask_for_a_token()
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as missing:
             raise MissingDependency(
                 f"ray cannot be imported: {missing}", remedy="pip install 'face-edge-sdk[ray]'"
             ) from missing
-        here = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
-        ray.init(address=self.address, log_to_driver=False, **here)
-        try:
+        with contextlib.ExitStack() as stack:
+            here: dict[str, Any] = {}
+            if self.address is None:
+                # Ray lets everybody write into its folder: it gets one inside a folder of this user's.
+                place = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+                folder = str(Path(stack.enter_context(place)) / "r")
+                here = {"num_cpus": self.workers, "include_dashboard": False, "_temp_dir": folder}
+            with isolated_children():
+                ray.init(address=self.address, log_to_driver=False, **here)
+            stack.callback(ray.shutdown)
             remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(work)
             waiting = {remote.remote(job): job for job in todo}
             while waiting:
@@ -244,8 +322,19 @@ class Ray:
                     yield job, ray.get(done)
                 except ray.exceptions.RayError as error:
                     yield job, _lost(job, str(error))
-        finally:
-            ray.shutdown()
+
+
+def _ask_for_a_token() -> None:
+    """Let a Ray cluster that this process starts serve this process and its children alone.
+
+    Ray listens on all interfaces and would run what anybody sends. It reads these variables once, when it is imported.
+    """
+    # On this machine alone: it would listen to the network, and ask a host of the internet for its own address.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if "ray" not in sys.modules:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Else it makes one, and leaves it in the user's home folder.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def sweep(
@@ -267,15 +356,22 @@ def sweep(
 
     Returns:
         The records of all cells, in the suite's order.
+
+    Raises:
+        InputError: a file of the plan cannot be read, or the folder cannot be made.
     """
-    for name in ("cells", "bundles", "runs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in ("cells", "bundles", "runs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make {folder / name}: {error.strerror}", remedy="name a folder with -o"
+        ) from error
     planned = jobs(plan)
     records = {job["name"]: found for job in planned if (found := _done(folder, job)) is not None}
     todo = [job for job in planned if job["name"] not in records]
     for job, outcome in executor.run(work or run_cell, todo):
-        _keep(folder, job["name"], outcome)
-        records[job["name"]] = outcome["record"]
+        records[job["name"]] = _keep(folder, job["name"], outcome)
         progress(f"sweep {job['name']}: {outcome['record']['status']}", len(records), len(planned))
     return [records[job["name"]] for job in planned]
 
@@ -287,17 +383,33 @@ def _done(folder: Path, job: Job) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     fits = isinstance(found, dict) and found.get("schema") == SCHEMA and found.get("key") == job["key"]
-    return found if fits and found.get("status") in ("ok", "gate failed") else None
+    if not fits or found.get("status") not in ("ok", "gate failed"):
+        return None
+    made = {name: _content(folder / name) for name in _files_of(job["name"])}
+    # What was lost or changed since is made again.
+    return found if found.get("files") == {name: sha256 for name, sha256 in made.items() if sha256} else None
 
 
-def _keep(folder: Path, name: str, outcome: Outcome) -> None:
-    """Write what a cell made; its record comes last, because it marks the cell as done."""
-    bundle = folder / "bundles" / f"{name}.edge"
-    if outcome["bundle"] is not None:
-        write_atomically(bundle, outcome["bundle"])
-    if outcome["runs"] is not None:
-        write_atomically(folder / "runs" / f"{name}.json", outcome["runs"])
-    write_atomically(folder / "cells" / f"{name}.json", json.dumps(outcome["record"], indent=1) + "\n")
+def _keep(folder: Path, name: str, outcome: Outcome) -> dict[str, Any]:
+    """Write what a cell made; its record, which is returned, comes last, because it marks the cell as done."""
+    files = {}
+    for file, content in zip(_files_of(name), (outcome["bundle"], outcome["runs"]), strict=True):
+        if content is None:
+            (folder / file).unlink(
+                missing_ok=True
+            )  # of an earlier run, which this one's record would speak for
+            continue
+        data = content if isinstance(content, bytes) else content.encode()
+        write_atomically(folder / file, data)
+        files[file] = hashlib.sha256(data).hexdigest()
+    record = {**outcome["record"], "files": files}
+    write_atomically(folder / "cells" / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _files_of(name: str) -> tuple[str, str]:
+    """What a cell may write beside its record: its bundle and its runs."""
+    return f"bundles/{name}.edge", f"runs/{name}.json"
 
 
 def run_cell(job: Job) -> Outcome:
@@ -306,8 +418,8 @@ def run_cell(job: Job) -> Outcome:
     for attempt in range(1, ATTEMPTS + 1):
         with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile() as chatter:
             folder = Path(name)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "edge_benchmarks.sweep", name],
+            child = start_python(
+                ("-m", "edge_benchmarks.sweep", name),
                 stdin=subprocess.PIPE,
                 stdout=chatter,
                 stderr=chatter,
@@ -399,15 +511,37 @@ def machine_lock(*, exclusive: bool, folder: Path | None = None) -> Iterator[Non
     Args:
         exclusive: True waits until nobody else holds the lock, and keeps everybody out; False shares it.
         folder: of the locks; None takes the user's own in the system's temporary folder.
+
+    Raises:
+        InputError: the folder or a lock is not this user's alone: somebody else could hold up every sweep.
     """
-    place = folder or Path(tempfile.gettempdir()) / f"edge-sdk-sweep-{os.getuid()}"
-    place.mkdir(mode=0o700, exist_ok=True)
-    with (place / "door").open("w") as door, (place / "room").open("w") as room:
+    place = folder or Path(tempfile.gettempdir()) / f"edge-sdk-sweep-{os.geteuid()}"
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        check_private_folder(place, "set TMPDIR to a folder of your own")
+    except OSError as error:
+        raise InputError(
+            f"cannot lock this machine by {place}: {error.strerror}",
+            remedy="set TMPDIR to a folder of your own",
+        ) from error
+    with _lock_file(place / "door") as door, _lock_file(place / "room") as room:
+        if os.path.sameopenfile(door, room):  # who holds the one would wait for the other for ever
+            raise InputError(f"{place / 'door'} and room are one file", remedy=f"remove {place}")
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         if not exclusive:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield  # closing the files lets go of both
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    """A file that is only locked, never written: opened, and closed in the end."""
+    handle = open_private(path, os.O_RDWR | os.O_CREAT)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from edge_benchmarks.child_process import run_program
 from edge_benchmarks.footprint import build_wheel, size
 from edge_benchmarks.frames import frame_set
 from edge_sdk.errors import InputError, MissingDependency
-from edge_sdk.files import write_atomically
+from edge_sdk.files import check_private_folder, open_private, write_atomically
 from edge_sdk.image import Image, write_image
 from peers.catalogue import REPOSITORY, WORKERS, Catalogue, Environment, Peer
 from peers.processes import clean_environment
@@ -52,10 +53,15 @@ class Environments:
 
         Returns:
             Name of each peer that cannot run, and why; the others can.
+
+        Raises:
+            InputError: the folder is not this user's alone.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         failed: dict[str, str] = {}
-        with (self.root / "lock").open("w") as lock:
+        # What is installed here is run: nobody else may put anything into it.
+        check_private_folder(self.root, "name another with --environments")
+        with os.fdopen(open_private(self.root / "lock", os.O_RDWR | os.O_CREAT), "r+b") as lock:
             # Two that make the same folder at once would each delete what the other has made.
             fcntl.flock(lock, fcntl.LOCK_EX)
             for peer in peers:
@@ -104,7 +110,7 @@ class Environments:
             return
         self._log(f"making environment {name}")
         shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
+        _run([sys.executable, "-I", "-m", "venv", str(folder)], f"environment {name}", INSTALL_S)
         sizes = self._install(name, folder, asked)
         # Written last: without it, the environment is not whole.
         write_atomically(folder / MARKER, json.dumps({**state, "megabytes": sizes}))
@@ -179,7 +185,7 @@ def _marked(marker: Path) -> dict[str, Any] | None:
 
 
 def _pip(folder: Path) -> list[str]:
-    return [str(folder / "bin" / "python"), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+    return [str(folder / "bin" / "python"), "-I", "-m", "pip", "-q", "--disable-pip-version-check", "install"]
 
 
 def _packages(folder: Path) -> Path:

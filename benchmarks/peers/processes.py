@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from edge_sdk.errors import InferFailed
+from edge_sdk.reporting import SWITCHES
 from edge_sdk.timing import now_ns
 
 START_S = 180.0
@@ -21,8 +22,12 @@ ANSWER_S = 300.0
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment variables without those that would show a peer our own packages."""
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """This process's environment variables without those that would show a peer our own packages.
+
+    The peers' engines report to nobody either, nor do they look for what they could fetch.
+    """
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**kept, **SWITCHES, "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
 
 
 class PeerProcess:

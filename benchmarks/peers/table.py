@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edge_benchmarks.report import MAX_BACKGROUND
 from edge_benchmarks.stats import MIN_SAMPLES
 from edge_sdk.files import replacing
+from edge_sdk.reporting import import_matplotlib
 from peers.catalogue import Peer
 from peers.measure import Measurements
 
@@ -204,9 +205,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 def picture(report: Mapping[str, Any], path: Path) -> None:
     """Bars of every peer: engine and wrapper, first result, memory, size; written whole or not at all."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    import_matplotlib()
     from matplotlib import pyplot
 
     rows = [row for row in report["peers"] if row["frames"]]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edge_sdk.errors import SourceUnavailable
 from edge_sdk.files import entries
-from edge_sdk.image import Image, opencv, read_image
+from edge_sdk.image import MAX_PIXELS, Image, opencv, read_image
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"})
@@ -98,7 +98,7 @@ class PictureSource(_Closing):
         return self
 
     def __iter__(self) -> Iterator[Frame]:
-        """One frame a file; timestamps are the index, for pictures have no time."""
+        """One frame per file; timestamps are the index, for pictures have no time."""
         for index, path in enumerate(self.paths):
             yield Frame(read_image(path), float(index), index, path.name)
 
@@ -117,13 +117,26 @@ class VideoSource(_Closing):
 
     def _open(self) -> Any:
         if self._capture is None:
-            capture = opencv().VideoCapture(str(self.path))
-            if not capture.isOpened():
+            cv2 = opencv()
+            capture = cv2.VideoCapture(str(self.path))
+            if capture.isOpened():
+                self._check_size(
+                    capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+                )
+            else:
                 raise SourceUnavailable(
                     f"cannot open video {self.path}", remedy="give a complete file that OpenCV can decode"
                 )
             self._capture = capture
         return self._capture
+
+    def _check_size(self, width: float, height: float) -> None:
+        """Raise SourceUnavailable for frames of more pixels than are read, before one is decoded."""
+        if width * height > MAX_PIXELS:
+            raise SourceUnavailable(
+                f"video {self.path} has frames of {width:.0f}x{height:.0f} pixels, at most {MAX_PIXELS:,} are read",
+                remedy="make it smaller",
+            )
 
     def __iter__(self) -> Iterator[Frame]:
         """Decoded frames until the file ends."""
@@ -133,8 +146,9 @@ class VideoSource(_Closing):
             ok, image = capture.read()
             if not ok:
                 break
+            self._check_size(*image.shape[1::-1])  # a stream may change its size
             timestamp = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
             yield Frame(rgb, timestamp, index, f"{self.path.name}#{index}")
             index += 1
         if index == 0:

@@ -68,7 +68,7 @@ class Task(Protocol):
         """A frame to a result, timed.
 
         Args:
-            session: that computes.
+            session: the loaded network.
             image: frame, not yet checked.
             boxes: (N, 4) x1, y1, x2, y2 of faces in frame pixels, where the task takes them.
             color: order of the frame's channels.

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge_sdk.errors import InferFailed
 from edge_sdk.image import Color, FaceCrop, Image, check_boxes, check_frame
 from edge_sdk.per_face import CropInput, Floats, answer_each, check_crop_network, crop_tensors, softmax
 from edge_sdk.results import Classifications
@@ -92,8 +93,17 @@ class ClassificationTask:
         return found.answered(answers.times(), target, session.device)
 
     def postprocess(self, answers: Sequence[Floats]) -> Classifications:
-        """Each face's (1, classes) logits to what the faces show."""
+        """Each face's (1, classes) logits to what the faces show.
+
+        Raises:
+            InferFailed: logits are not numbers; there is no label for that.
+        """
         logits = np.concatenate(answers) if answers else np.zeros((0, len(self.spec.labels)), np.float32)
+        if not np.isfinite(logits).all():
+            raise InferFailed(
+                f"{self.spec.name} gave no number: there is no answer for this frame",
+                remedy="run 'edge-sdk verify' on the bundle; report it with the frame if it passes",
+            )
         return Classifications(softmax(logits), self.spec.labels)
 
 

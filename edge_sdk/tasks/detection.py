@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_sdk.boxes import Boxes, nms
-from edge_sdk.errors import InputError
+from edge_sdk.errors import InferFailed, InputError
 from edge_sdk.image import Color, Image, Letterbox, LetterboxSpec, LetterboxTransform, check_frame
 from edge_sdk.results import Detections
 from edge_sdk.spec import (
@@ -134,8 +134,7 @@ class DetectionTask:
             _Level(f"box{s}", f"cls{s}", cell_centres(height // s, width // s, s)) for s in self.head.strides
         )
         self._bins = self.head.bins
-        # (bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights.
-        self._moments = np.stack((np.arange(self._bins), np.ones(self._bins)), axis=1).astype(np.float32)
+        self._moments = _moments(self._bins)
 
     def preprocess(
         self, image: Image, color: Color = "rgb", box: Boxes | None = None
@@ -200,8 +199,12 @@ class DetectionTask:
         classes = len(self.spec.labels)
         logits = tensors[level.cls].reshape(-1)
         # One pass of SIMD tells that a level is empty, as two of three are for a single face.
-        if not np.maximum.reduce(logits) >= floor:
-            return None
+        best = np.maximum.reduce(logits)
+        if not floor <= best < math.inf:
+            if best < floor:
+                return None
+            # A NaN or an infinity: "no face" would be an answer, and there is none.
+            raise _no_number(self.spec, level.cls)
         hits = (logits >= floor).nonzero()[0]
         # Hits come in order, so those of the same cell are neighbours here.
         hits //= classes
@@ -235,21 +238,44 @@ class DetectionTask:
         return np.concatenate(boxes), np.concatenate(logits)
 
     def postprocess(self, tensors: Tensors, transform: LetterboxTransform) -> Detections:
-        """Head maps to faces in frame pixels; one expression a face, so suppression ignores classes."""
+        """Head maps to faces in frame pixels; one expression per face, so suppression ignores classes.
+
+        Every box is finite, ordered and inside the frame: one that lies in the border beside the picture is dropped.
+
+        Raises:
+            InferFailed: scores, or sides of a face's box, are not numbers.
+        """
         boxes, logits, best = self.candidates(tensors, self.confidence)
         if not len(boxes):
             return Detections.empty(self.spec.labels)
         # Logits rank as scores do: only what is kept needs the sigmoid.
         kept = nms(boxes, best, iou_threshold=self.iou, limit=self.head.max_faces)
+        places = transform.to_frame(boxes.take(kept, 0))
+        # In plain Python, for the handful that it is. What is not a number is not less than another; it survives
+        # suppression, which suppresses nothing because of it.
+        seen = [i for i, (x1, y1, x2, y2) in enumerate(places.tolist()) if x1 < x2 and y1 < y2]
+        if len(seen) < len(kept):
+            if not np.isfinite(places).all():
+                raise _no_number(self.spec, "a face's box")
+            kept, places = kept[seen], places[seen]
+        if not len(kept):
+            return Detections.empty(self.spec.labels)
         each = sigmoid(logits.take(kept, 0))
         total: Floats = np.add.reduce(each, axis=1, keepdims=True)
         return Detections(
-            boxes=transform.to_frame(boxes.take(kept, 0)),
+            boxes=places,
             scores=np.maximum.reduce(each, axis=1),
             class_ids=each.argmax(axis=1),
             probs=each / total,
             names=self.spec.labels,
         )
+
+
+def _no_number(spec: ModelSpec, where: str) -> InferFailed:
+    return InferFailed(
+        f"{spec.name} gave no number in {where}: there is no answer for this frame",
+        remedy="run 'edge-sdk verify' on the bundle; report it with the frame if it passes",
+    )
 
 
 def side_distances(sides: Floats, moments: Floats | None = None) -> Floats:
@@ -263,13 +289,17 @@ def side_distances(sides: Floats, moments: Floats | None = None) -> Floats:
         (...) float32.
     """
     if moments is None:
-        bins = sides.shape[-1]
-        moments = np.stack((np.arange(bins), np.ones(bins)), axis=1).astype(np.float32)
+        moments = _moments(sides.shape[-1])
     sides -= np.maximum.reduce(sides, axis=-1, keepdims=True)
     np.exp(sides, out=sides)
     sums = sides @ moments
     distances: Floats = sums[..., 0] / sums[..., 1]
     return distances
+
+
+def _moments(bins: int) -> Floats:
+    """(bins, 2): one product gives both sums of an expectation, of the weighted bins and of the weights."""
+    return np.stack((np.arange(bins), np.ones(bins)), axis=1).astype(np.float32)
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -283,9 +313,12 @@ def sigmoid(logits: Floats) -> Floats:
 
 def cell_centres(height: int, width: int, stride: int) -> Floats:
     """(height * width, 3) x and y of each cell's centre and the stride, in canvas pixels, row by row."""
-    y, x = np.mgrid[0:height, 0:width]
-    columns = (x.ravel() + 0.5) * stride, (y.ravel() + 0.5) * stride, np.full(height * width, stride)
-    return np.stack(columns, axis=1).astype(np.float32)
+    # In place, in the type it has in the end: a hostile spec may ask for millions.
+    cells = np.empty((height, width, 3), np.float32)
+    cells[..., 0] = (np.arange(width) + 0.5) * stride
+    cells[..., 1] = (np.arange(height)[:, None] + 0.5) * stride
+    cells[..., 2] = stride
+    return cells.reshape(-1, 3)
 
 
 HEAD = DetectionHead

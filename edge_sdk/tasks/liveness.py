@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,10 @@ class LivenessHead(Head):
         min_face: pixels of the box's shorter side; a smaller face is undecided.
         max_outside: share of the box's area that may lie outside the frame; a face cut off further is undecided.
     """
+
+    error_rates: ClassVar[frozenset[str]] = frozenset(
+        ("apcer_worst", "bpcer", "acer", "d_eer", "bpcer10", "bpcer20", "bpcer100")
+    )
 
     kind: Literal["liveness"]
     crop: FaceCrop

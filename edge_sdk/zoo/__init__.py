@@ -2,6 +2,8 @@
 
 ``bundles/index.json`` lists the bundles with their hashes and how fast each ran, relative to onnxruntime fp32 in
 the same run, by processor architecture. Timings stand there and not in the bundles, whose bytes must not depend on them.
+
+``keys/`` holds the public keys by which they are signed.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from pathlib import Path
 
 from edge_sdk.errors import InputError
 from edge_sdk.schema import from_plain
+from edge_sdk.signing import PublicKey
 from edge_sdk.spec import ModelSpec, Precision
 
 NAMES = tuple(sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules([str(Path(__file__).parent)])))
 """The models: every module of this folder has a ``SPEC``."""
 BUNDLES = Path(__file__).parent / "bundles"
+KEYS = Path(__file__).parent / "keys"
 INDEX = BUNDLES / "index.json"
 SOURCES = Path(__file__).parents[2] / "training" / "weights"
 
@@ -65,7 +69,7 @@ def spec(name: str) -> ModelSpec:
     if name not in NAMES:
         raise InputError(
             f"no model {name!r} in the zoo",
-            remedy=f"use one of {', '.join(NAMES)}, or the path of a bundle",
+            remedy=f"use one of {', '.join(NAMES)}, or a bundle's path, such as ./name.edge",
         )
     found: ModelSpec = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").SPEC
     return found
@@ -101,6 +105,11 @@ def bundles(name: str) -> tuple[ZooBundle, ...]:
     index = from_plain(_Index, json.loads(INDEX.read_text()), "zoo index")
     mine = (b for b in index.bundles if b.model == name)
     return tuple(sorted(mine, key=lambda b: (latency_here(b), b.file)))
+
+
+def signing_keys() -> tuple[PublicKey, ...]:
+    """The public keys by which the project signs the zoo's bundles; older ones stay as long as their bundles do."""
+    return tuple(PublicKey.read(path) for path in sorted(KEYS.glob("*.pub")))
 
 
 def latency_here(bundle: ZooBundle) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from edge_sdk import errors
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     TargetBase,
     check_recipe,
@@ -40,6 +41,7 @@ class NcnnSession(SessionBase):
             import ncnn
         except ImportError as error:
             raise errors.MissingDependency(f"no ncnn: {error}", remedy="pip install ncnn") from error
+        self.ownership = Ownership(self)
         self.inputs, self.outputs, self.ncnn, self.handle = spec.inputs, spec.outputs, ncnn, ncnn.Net()
         self.handle.opt.num_threads = thread_count(options)
         for halving in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
@@ -71,16 +73,18 @@ class NcnnSession(SessionBase):
 
     def infer(self, inputs):
         """Run one frame."""
-        try:
-            for tensor in self.inputs:
-                tensor.check(inputs[tensor.name])  # ncnn itself takes any shape and answers with nonsense
-            return self._run(inputs)
-        except Exception as error:
-            raise errors.InferFailed(f"ncnn: inference failed: {error}", remedy=INFER_REMEDY) from error
+        with self.ownership:
+            try:
+                for tensor in self.inputs:
+                    tensor.check(inputs[tensor.name])  # ncnn itself takes any shape and answers with nonsense
+                return self._run(inputs)
+            except Exception as error:
+                raise errors.InferFailed(f"ncnn: inference failed: {error}", remedy=INFER_REMEDY) from error
 
     def close(self):
         """Free the engine."""
-        self.handle = None
+        if self.ownership.end():
+            self.handle = None
 
 
 class Ncnn(TargetBase):

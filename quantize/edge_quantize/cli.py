@@ -38,7 +38,9 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--spec", type=Path, metavar="FILE", help="TOML of a network of your own (docs/bring-your-own.md)"
     )
-    sub.add_argument("--onnx", type=Path, metavar="FILE", help="float network (default: a checkout's own)")
+    sub.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="float network (default: MODEL's, in a checkout)"
+    )
     sub.add_argument("--tflite", type=Path, metavar="FILE", help="float TFLite (default: beside the ONNX)")
     sub.add_argument(
         "--quantized",
@@ -50,8 +52,8 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--recipe",
         metavar="NAME",
-        help="recipe, .toml file, or auto: the fastest here that passes (default: the first precision of the board's "
-        "profile; int8 for an engine)",
+        help="recipe, .toml file, or auto: the fastest here that passes (default: what the board's profile says; "
+        "int8 for an engine)",
     )
     sub.add_argument(
         "--waive", metavar="REASON", help="write the bundle even if its gate fails; shown at every load"
@@ -69,7 +71,7 @@ def register(verb: Verb) -> None:
     sub.add_argument(
         "--evaluation", type=Path, required=True, metavar="PATH", help="folder of labelled pictures"
     )
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.edge")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.edge", help="bundle to write")
 
     sub = verb("evaluate", _evaluate, "measure a bundle on labelled pictures, with intervals")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")

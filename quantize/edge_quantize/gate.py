@@ -42,8 +42,8 @@ def examine(
     """Run a session over labelled pictures and measure it, as the task's evaluator does.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: as the evaluator read them.
         progress: called after each picture.
     """
@@ -54,7 +54,7 @@ def outputs_of(session: Session, frames: Sequence[Tensors]) -> dict[str, Array]:
     """What a network answers to several frames.
 
     Args:
-        session: that computes.
+        session: the loaded network.
         frames: all inputs by name, state among them.
 
     Returns:
@@ -243,17 +243,13 @@ def paired_bounds(
 
 
 def unseen(pictures: int, confidence: float) -> float:
-    """The share of all pictures of which, by ``confidence``, some would be among this many."""
+    """The largest share of all pictures that a sample of this size may miss altogether, at this confidence."""
     return float(1 - (1 - confidence) ** (1 / pictures))
 
 
 def fall(name: str, metric: GateMetric) -> tuple[float, float]:
     """By how much a metric became worse, and by how much at most: an error rate does when it rises."""
-    low, high = (
-        (metric.low, metric.high) if metric.low is not None and metric.high is not None else (0.0, 0.0)
-    )
-    difference = metric.compiled - metric.reference
-    return (difference, high) if name in error_rates() else (-difference, -low)
+    return metric.fall(less_is_better=name in error_rates())
 
 
 def passes(name: str, metric: GateMetric, pictures: int, confidence: float) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_sdk.bundle import GoldenCase
+from edge_sdk.bundle import MIN_GOLDEN_SNR_DB, GoldenCase
+from edge_sdk.errors import CompileFailed
 from edge_sdk.image import Image
 from edge_sdk.state import State
 from edge_sdk.target import Session
 from edge_sdk.tasks import Task
 from edge_sdk.tensors import Tensors
+from edge_sdk.verify import snr_db
 
-MIN_GOLDEN_SNR_DB = 20.0
-"""Engines on other processors round differently: 35 dB and more was seen for the same network, below 12 dB for swapped
-colours."""
 STEPS = 3
 """Steps of a recurrent network, the first from zeros: each is a case with what was remembered before it."""
 
@@ -23,7 +22,10 @@ def golden_cases(session: Session, task: Task) -> tuple[GoldenCase, ...]:
 
     Args:
         session: of the network as it will be shipped.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
+
+    Raises:
+        CompileFailed: an output's values are too large or too small for the float16 that a case keeps them in.
     """
     frame, spec = golden_frame(), task.spec
     made = {name: array.copy() for name, array in task.preprocess(frame)[0].items()}
@@ -65,4 +67,14 @@ def golden_frame() -> Image:
 
 
 def _halves(outputs: Tensors) -> Tensors:
-    return {name: array.astype(np.float16) for name, array in outputs.items()}
+    """Outputs in float16, as a bundle keeps them; refused if a device could not be held against them."""
+    with np.errstate(over="ignore"):
+        halves = {name: array.astype(np.float16) for name, array in outputs.items()}
+    for name, half in halves.items():
+        if not snr_db(half, outputs[name]) >= MIN_GOLDEN_SNR_DB:
+            largest = float(np.abs(outputs[name]).max())
+            raise CompileFailed(
+                f"output {name!r} reaches {largest:g} on the golden frame: the float16 of a golden case cannot hold it",
+                remedy="scale the output in the graph to between 0.001 and 60000, and back in the task",
+            )
+    return halves

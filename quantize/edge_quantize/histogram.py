@@ -14,7 +14,7 @@ from edge_sdk.tensors import Array
 Name = TypeVar("Name", bound=Hashable)
 
 BINS = 2048
-"""From the least to the greatest value: 8 a level and more."""
+"""Between the least and the greatest value: 8 for each of the 256 levels of int8."""
 
 
 def spans(extremes: Mapping[Name, tuple[float, float]]) -> dict[Name, tuple[float, float]]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from edge_quantize.calibration import CalibrationSet, calibration_set, evenly
 from edge_quantize.data import check_classes, digest
 from edge_quantize.gate import check_alive, compare, examine, outputs_of
-from edge_quantize.golden import MIN_GOLDEN_SNR_DB, golden_cases, golden_frame
+from edge_quantize.golden import golden_cases, golden_frame
 from edge_quantize.graph.check_graph import check_graph
 from edge_quantize.graph.qat_import import check_quantized
 from edge_quantize.metrics import evaluator_of
 from edge_quantize.recipe import read_recipe
 from edge_quantize.report import Report
 from edge_sdk import __version__
-from edge_sdk.bundle import Bundle, DataDigest
+from edge_sdk.bundle import MIN_GOLDEN_SNR_DB, Bundle, DataDigest
 from edge_sdk.errors import CompileFailed, InputError, LoadFailed
 from edge_sdk.host import no_progress
 from edge_sdk.image import read_image
@@ -72,7 +72,7 @@ class Workbench:
 
     Attributes:
         model: the float network.
-        task: that surrounds it.
+        task: makes its inputs and reads its outputs.
         evaluator: of that task.
         items: the held-out pictures.
         evaluation: their digest.
@@ -218,7 +218,7 @@ class Workbench:
                 ranges, and there is no quantized graph.
             CalibrationFailed: the calibration set cannot be used.
             UnsupportedRecipe: the target cannot follow the recipe.
-            CompileFailed: the engine's tools refused the network.
+            CompileFailed: the engine's tools refused the network, or golden cases cannot hold its outputs.
             GateFailed: accuracy was not shown to have fallen by no more than the recipe allows.
         """
         spec = self.model.spec

@@ -1,1 +1,1 @@
-"""Engines, one file each: compile on a host and load on a device stand together."""
+"""Engines, one folder each: ``session`` loads and runs on a device, ``compile`` works on a host."""

@@ -15,26 +15,27 @@ from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.model import load
 from edge_sdk.profile import Profile, read_profile
 from edge_sdk.schema import to_plain
-from edge_sdk.selection import bundle_path
+from edge_sdk.selection import find_bundle
 from edge_sdk.target import PACKAGE, LoadOptions
+from edge_sdk.trust import admit
 
 
 def register(verb: Verb) -> None:
     """Add the verbs."""
     sub = verb("doctor", _doctor, "what this machine is, whether its engines work, and what to install")
-    sub.add_argument("--profile", metavar="NAME", help="board that this shall be, or its .toml file")
+    sub.add_argument(
+        "--profile", metavar="NAME", help="board that must be able to run here, or its .toml file"
+    )
 
     sub = verb("check", _check, "hold bundles for a Jetson against TensorRT's rules, without the board")
     sub.add_argument("bundle", nargs="+", metavar="BUNDLE", help=".edge files built for TensorRT")
     sub.add_argument("--target", required=True, metavar="BOARD", help="profile, such as jetson-orin-nano")
 
-    sub = verb(
-        "install", _install, "build a bundle's engine on this device ahead of its first use, and prove it"
-    )
+    sub = verb("install", _install, "compile a bundle on this device ahead of its first use, and prove it")
     sub.add_argument("bundle", metavar="BUNDLE", help=".edge file or zoo name")
 
     sub = verb("conformance", _conformance, "run the contract suite on a target, one's own or ours")
-    sub.add_argument("target", metavar="NAME", help="of the target: ours, or an entry point's")
+    sub.add_argument("target", metavar="NAME", help="target to examine: ours, or an entry point's")
     sub.add_argument(
         "--precision",
         action="append",
@@ -67,8 +68,10 @@ def _check(args: argparse.Namespace) -> int:
     checker = _checker(profile)
     reports = {}
     for name in args.bundle:
+        bundle = Bundle.open(name)
+        admit(bundle)
         with progress() as stage:
-            reports[name] = checker.check(Bundle.open(name), profile, progress=stage)
+            reports[name] = checker.check(bundle, profile, progress=stage)
     if args.json:
         print_json(
             [
@@ -102,8 +105,9 @@ def _checker(profile: Profile) -> Any:
 
 
 def _install(args: argparse.Namespace) -> int:
-    path = bundle_path(args.bundle)
-    target = Bundle.open(path).manifest.target
+    found = find_bundle(args.bundle)
+    bundle, path = found.bundle, found.path
+    target = bundle.manifest.target
     cache = default_cache()
     if cache is None:
         raise LoadFailed(
@@ -111,20 +115,21 @@ def _install(args: argparse.Namespace) -> int:
             remedy=f"set {FOLDER_VARIABLE} to a folder",
         )
     started = time.monotonic()
-    with progress() as stage, load(path, options=LoadOptions(cache=cache, progress=stage)) as model:
+    with progress() as stage, load(bundle, options=LoadOptions(cache=cache, progress=stage)) as model:
         built, cached = model.session.built, model.session.cached
         device = model.info.device
     seconds = time.monotonic() - started
     if cached is False:
         raise LoadFailed(
-            f"the engine was built and proven in {seconds:.0f} s, but could not be kept in {cache.folder}",
+            f"it was compiled and proven in {seconds:.0f} s, but could not be kept in {cache.folder}"
+            + ("" if cache.problem is None else f": {cache.problem}"),
             remedy=f"make room there, or set {FOLDER_VARIABLE} to a folder of this user",
         )
     if args.json:
-        found = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
-        print_json({**found, "built": built, "cache": str(cache.folder)})
+        said = {"bundle": str(path), "target": target, "device": device, "seconds": round(seconds, 3)}
+        print_json({**said, "built": built, "cache": str(cache.folder)})
         return 0
-    how = {True: "engine built", False: "engine found in the cache", None: f"loaded by {target}"}[built]
+    how = {True: "compiled", False: "found in the cache", None: f"loaded by {target}"}[built]
     print(
         f"{path}: {how} and proven on {device} by its golden vectors in {seconds:.1f} s; cache: {cache.folder}"
     )

@@ -86,7 +86,7 @@ def examine(
     """Look around, and try every engine.
 
     Args:
-        profile: board that this shall be; None takes the one that fits.
+        profile: board to hold this machine against; None takes the one that fits.
         root: of the file system to look at.
         timeout_s: for each engine.
         progress: called with (stage, done, of).

@@ -18,6 +18,7 @@ from edge_sdk.child import run_python
 from edge_sdk.cli_common import stdout_is_ours
 from edge_sdk.errors import EdgeError
 from edge_sdk.model import load
+from edge_sdk.selection import open_shipped
 from edge_sdk.target import LoadOptions, find_target
 
 TIMEOUT_S = 60.0
@@ -110,7 +111,7 @@ def _try(engine: str) -> Probe:
         return Probe(engine, None, version, problem="no shipped bundle to try it with")
     smallest = min(shipped, key=lambda b: b.path.stat().st_size)
     try:
-        with load(smallest.path, options=LoadOptions(threads=1)) as model:
+        with load(open_shipped(smallest), options=LoadOptions(threads=1)) as model:
             return Probe(engine, True, version, model.info.device, smallest.file)
     except EdgeError as error:
         problem = str(error.message)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import edge_sdk
+from edge_sdk.child import command
 from edge_sdk.errors import InputError, MissingDependency
 from edge_sdk.profile import Profile
 
@@ -165,8 +165,8 @@ def _described(path: Path) -> Wheel:
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # our own pip
+    pip = command(("-m", "pip", "--disable-pip-version-check", "-q", *arguments))
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)  # our own pip
     if done.returncode == 0:
         return
     said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()

@@ -107,6 +107,50 @@ def test_a_damaged_or_lying_trace_is_refused(packed):
         report.unpack(packed)
 
 
+def test_traces_share_one_limit(make_run, tmp_path, monkeypatch):
+    run = replace(
+        make_run(), traces={name: np.arange(60, dtype=np.int64) for name in ("infer", "end_to_end")}
+    )
+    path = tmp_path / "run.json"
+    report.save([run, run], path)
+    for limit, fits in ((240, True), (239, False), (60, False)):
+        monkeypatch.setattr(report, "MAX_SAMPLES", limit)
+        if fits:
+            assert len(report.read(path)) == 2
+        else:
+            with pytest.raises(InputError, match="a trace of 60 samples"):
+                report.read(path)
+
+
+def test_what_could_not_be_read_is_not_written(make_run, tmp_path, monkeypatch):
+    run = replace(make_run(), traces={"infer": np.arange(60, dtype=np.int64)})
+    monkeypatch.setattr(report, "MAX_SAMPLES", 59)
+    with pytest.warns(UserWarning, match="60 single samples are left out"):
+        report.save([run], tmp_path / "run.json")
+    (read,) = report.read(tmp_path / "run.json")
+    assert (read, dict(read.traces)) == (run, {})
+
+
+def test_a_report_of_too_many_parts_or_bytes_is_not_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    path.write_text('{"schema": 2, "runs": [' + ",".join(["[]"] * 2000) + "]}")
+    monkeypatch.setattr(report.json, "loads", lambda text: pytest.fail("it was parsed"))
+    monkeypatch.setattr(report, "MAX_PARTS", 4001)
+    with pytest.raises(InputError, match="4,002 parts, a report at most 4,001"):
+        report.read(path)
+    monkeypatch.setattr(report, "MAX_BYTES", 100)
+    with pytest.raises(InputError, match="a report at most 100"):
+        report.read(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 2, "runs": ' + "[" * 100_000])
+def test_a_report_that_is_too_deep_is_no_report(tmp_path, text):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a benchmark report"):
+        report.read(path)
+
+
 def test_an_unwritable_place_is_an_input_error_and_leaves_nothing(make_run, tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         report.save([make_run()], tmp_path / "missing" / "run.json")

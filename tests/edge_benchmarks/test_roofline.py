@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import toys
 
-from edge_benchmarks import macs, protobuf, roofline
-from edge_sdk import zoo
+from edge_benchmarks import macs, roofline
+from edge_sdk import protobuf, zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputError
 from edge_sdk.target import Artifact, available_targets

@@ -23,7 +23,7 @@ TASK = '''
 """How bright a face is, 0..1."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -38,6 +38,8 @@ from edge_sdk.tensors import TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class BrightnessHead(Head):
+    error_rates: ClassVar = frozenset(("mae",))
+
     kind: Literal["brightness"]
     crop: FaceCrop
 
@@ -111,7 +113,6 @@ class Valued(LabelledPicture):
 class BrightnessEvaluator:
     metrics = gated = ("mae",)
     class_means = frozenset()
-    error_rates = frozenset(("mae",))
 
     def is_labelled(self, folder, labels):
         return (folder / "values.csv").is_file()

@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
+from throwaway import ThrowAwayKey
 
 from edge_sdk.bundle import Bundle, GoldenCase
-from edge_sdk.errors import InputError, ManifestInvalid
+from edge_sdk.errors import BundleError, InputError, ManifestInvalid
 from edge_sdk.target import Artifact
 
 SHA256_ON_EVERY_PYTHON = "494af6cfe0811e0474c5a6161946db685f61aa3ba035325c3e07a378fafba361"
@@ -88,18 +89,53 @@ def test_a_golden_case_that_does_not_give_every_input_is_refused(inputs):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.edge"):
         Bundle.open(tmp_path / "none.edge")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="it is a folder"):
         Bundle.open(tmp_path)
 
 
 def test_a_signature_is_kept_and_changes_no_identity(tmp_path):
-    signed = dataclasses.replace(toys.bundle(), signature=b"signed")
+    signed = ThrowAwayKey("maker").signed(toys.bundle())
     signed.write(tmp_path / "x.edge")
     again = Bundle.open(tmp_path / "x.edge")
-    assert again.signature == b"signed"
+    assert again.signature == signed.signature
+    assert again.signatures[0].fits(again.manifest.to_bytes())
     assert again.sha256 == toys.bundle().sha256
 
 
 def test_what_could_not_be_read_is_not_made():
     with pytest.raises(ManifestInvalid):
-        toys.bundle(min_snr_db="20")
+        toys.bundle(producer=20)
+
+
+def test_a_large_bundle_is_read_once_and_held_once(tmp_path):
+    import tracemalloc
+
+    size = 24 * 2**20
+    artifact = Artifact({"model": bytes(size)}, toys.bundle().manifest.inputs, toys.bundle().manifest.outputs)
+    path = tmp_path / "large.edge"
+    toys.bundle(artifact=artifact).write(path)
+    tracemalloc.start()
+    try:
+        opened = Bundle.open(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(opened.artifact.files["model"]) == size
+    assert peak < 1.25 * size
+
+
+@pytest.mark.parametrize("place", [0, 5 * 2**20, -2])
+def test_a_large_member_is_compared_whole(tmp_path, place):
+    artifact = Artifact(
+        {"model": bytes(6 * 2**20)}, toys.bundle().manifest.inputs, toys.bundle().manifest.outputs
+    )
+    path = tmp_path / "large.edge"
+    toys.bundle(artifact=artifact).write(path)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError):
+        Bundle.open(path)
+    path.write_bytes(data[:-1])
+    with pytest.raises(BundleError):
+        Bundle.open(path)

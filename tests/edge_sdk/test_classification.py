@@ -7,11 +7,11 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import toys
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_sdk.errors import InputError, ManifestInvalid
-from edge_sdk.image import Cropper, FaceCrop, check_boxes
+from edge_sdk.errors import InferFailed, InputError, ManifestInvalid
+from edge_sdk.image import EXACT_SIDE, Cropper, FaceCrop, check_boxes
 from edge_sdk.model import Model, ModelInfo
 from edge_sdk.per_face import softmax
 from edge_sdk.results import Classifications
@@ -132,6 +132,90 @@ def test_a_crop_is_what_an_endless_edge_would_show(left, top, side, margin):
     patch = endless[y : y + whole, x : x + whole]
     method = cv2.INTER_AREA if whole > 16 else cv2.INTER_LINEAR
     assert (crop[0] == cv2.resize(patch, (16, 16), interpolation=method)).all()
+
+
+def endless(frame, box, margin, side):
+    """A crop of a frame whose edge goes on for ever, pixel by pixel."""
+    x1, y1, x2, y2 = box
+    whole = max(1, round(max(x2 - x1, y2 - y1) * margin))
+    rows = (round((y1 + y2 - whole) / 2) + np.arange(whole)).clip(0, frame.shape[0] - 1)
+    columns = (round((x1 + x2 - whole) / 2) + np.arange(whole)).clip(0, frame.shape[1] - 1)
+    method = cv2.INTER_AREA if whole > side else cv2.INTER_LINEAR
+    return cv2.resize(frame[rows][:, columns], (side, side), interpolation=method)
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(*[st.floats(-160, 160)] * 2),
+    st.tuples(*[st.floats(0.01, 160)] * 2),
+    st.sampled_from([0.5, 1.0, 2.7]),
+)
+def test_a_crop_is_exact_wherever_its_box_lies(size, corner, sides, margin):
+    frame = np.random.default_rng(7).integers(0, 256, (*size, 3), dtype=np.uint8)
+    box = np.array([*corner, corner[0] + sides[0], corner[1] + sides[1]], np.float32)
+    crop = Cropper(side_x=16, side_y=16, crop=FaceCrop(margin, "repeat"))(frame, box)
+    assert (crop[0] == endless(frame, box.tolist(), margin, 16)).all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.tuples(st.integers(800, 2000), st.integers(800, 2000)),
+    st.tuples(*[st.floats(-0.5, 0.5)] * 2),
+    st.integers(EXACT_SIDE + 1, 2 * EXACT_SIDE),
+)
+def test_a_very_large_crop_over_the_edge_is_right_to_half_a_hundredth(size, shift, side):
+    """A smooth picture differs by 1.28 levels of 255 in the mean at most: edges are rounded to a thousandth."""
+    noise = np.random.default_rng(7).integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    frame = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC)
+    middle = np.array(size[::-1]) * (0.5 + np.array(shift))
+    box = np.array([*(middle - side / 2), *(middle + side / 2)], np.float32)
+    crop = Cropper(side_x=16, side_y=16, crop=FaceCrop(1.0, "repeat"))(frame, box)[0]
+    assert np.abs(crop.astype(float) - endless(frame, box.tolist(), 1.0, 16)).mean() <= 1.28
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((4000, 4000), (-6e3, -6e3, 1e4, 1e4)),
+        ((2, 70_000), (-1e5, -1.4e5, 1.8e5, 1.4e5)),
+        ((1, 1), (0, 0, 1e30, 1e30)),
+    ],
+)
+def test_no_box_takes_more_memory_than_a_small_frame(size, box, monkeypatch):
+    frame, made, real = np.full((*size, 3), 7, np.uint8), [], cv2.copyMakeBorder
+
+    def border(*arguments):
+        made.append(real(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(cv2, "copyMakeBorder", border)
+    cropper = Cropper(side_x=112, side_y=112, crop=FaceCrop(1.2, "repeat"))
+    assert (cropper(frame, np.array(box))[0] == 7).all()
+    assert [patch.size <= 3 * (EXACT_SIDE + 2) ** 2 for patch in made] == [True]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("outside", ["repeat", "shift"])
+def test_what_is_not_a_number_reaches_no_crop(wrong, outside):
+    cropper = Cropper(side_x=16, side_y=16, crop=FaceCrop(1.0, outside))
+    for place in range(4):
+        box = np.array([1, 1, 5, 5], np.float32)
+        box[place] = wrong
+        with pytest.raises(InputError, match="not of numbers"):
+            cropper(toys.frame(), box)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_logits_that_are_not_numbers_are_no_label(wrong):
+    task = task_of(toys.CLASSIFIER)
+    with pytest.raises(InferFailed, match="no number"):
+        task.postprocess([np.array([[1, 0]], np.float32), np.array([[wrong, 0]], np.float32)])
+
+
+def test_a_number_beyond_all_floats_is_no_box():
+    for huge in (10**400, 1e300):
+        with pytest.raises(InputError):
+            check_boxes([[0, 0, huge, 5]], toys.frame())
 
 
 @given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-(2.0**99), 2.0**99, width=32)))

@@ -11,7 +11,7 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 
 import toys
 
-from edge_sdk.bundle import GoldenCase
+from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.cli import main
 from edge_sdk.draw import annotate
 from edge_sdk.errors import BundleError, LoadFailed, MissingDependency
@@ -45,6 +45,34 @@ def test_predict_prints_a_line_a_frame(capsys, toy_bundle, toy_engine, picture):
     out, err = capsys.readouterr()
     assert out.startswith("red.png: 1 face: red 1.00 at ")
     assert "toy on onnxruntime fp32" in err
+
+
+@pytest.mark.parametrize("verb", ["verify", "predict"])
+def test_the_bundle_that_is_looked_at_is_the_one_that_is_loaded(
+    capsys, toy_bundle, toy_engine, picture, monkeypatch, verb
+):
+    """A pipe gives other bytes at every opening, and a file can be swapped: it is opened once."""
+    opened, load, read, seen = [], toy_engine.load, Bundle.open, []
+
+    def once(path):
+        opened.append(path)
+        bundle = read(path)
+        toys.bundle(producer="somebody else").write(path)
+        return bundle
+
+    def loading(artifact, spec, *, options):
+        seen.append(artifact)
+        return load(artifact, spec, options=options)
+
+    first = read(toy_bundle)
+    monkeypatch.setattr(Bundle, "open", once)
+    monkeypatch.setattr(toy_engine, "load", loading)
+    arguments = {"verify": ["--json", "--no-isolation"], "predict": ["--source", picture]}[verb]
+    assert main([verb, str(toy_bundle), *arguments]) == 0
+    assert opened in ([toy_bundle], [str(toy_bundle)])
+    assert seen == [first.artifact]
+    if verb == "verify":
+        assert json.loads(capsys.readouterr().out)["sha256"] == first.sha256
 
 
 def test_predict_prints_ndjson(capsys, toy_bundle, toy_engine, tmp_path):
@@ -248,13 +276,13 @@ def test_inspect_shows_the_manifest(capsys, toy_bundle):
 
 
 def test_verify_passes_and_fails_with_one(capsys, toy_bundle, toy_engine):
-    assert main(["verify", str(toy_bundle)]) == 0
+    assert main(["verify", str(toy_bundle), "--no-isolation"]) == 0
     assert "pass on this device" in capsys.readouterr().out
-    assert main(["verify", str(toy_bundle), "--json"]) == 0
+    assert main(["verify", str(toy_bundle), "--no-isolation", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["golden"] == "pass"
     toy_engine.answer = lambda pixels: toys.engine(255 - pixels)
-    fails(capsys, 1, "verify", toy_bundle)
-    assert main(["verify", str(toy_bundle), "--json"]) == 1
+    fails(capsys, 1, "verify", toy_bundle, "--no-isolation")
+    assert main(["verify", str(toy_bundle), "--no-isolation", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["golden"] == "fail"
 
 
@@ -331,10 +359,18 @@ def test_a_face_that_is_not_bona_fide_is_drawn_in_red():
     assert [drawn[60, x].argmax() for x in (15, 55, 95)] == [1, 0, 0]
 
 
-def test_a_verb_of_the_device_imports_none_of_the_floors_above():
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["zoo", "--json"], {"edge_quantize", "edge_benchmarks", "edge_targets.cli"}),
+        (["doctor", "--json"], {"edge_quantize", "edge_benchmarks"}),
+        (["bench", "missing.edge"], {"edge_quantize"}),
+    ],
+)
+def test_a_verb_of_the_device_imports_no_floor_that_it_does_not_run(words, modules):
     code = (
-        "import sys; from edge_sdk.cli import main; main(['zoo', '--json']); "
-        "print(sorted({'edge_quantize.cli', 'edge_benchmarks.cli'} & set(sys.modules)), file=sys.stderr)"
+        f"import sys; from edge_sdk.cli import main; main({words}); "
+        "print('after', *sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -343,4 +379,6 @@ def test_a_verb_of_the_device_imports_none_of_the_floors_above():
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stderr.strip() == "[]"
+    *_, imported = done.stderr.splitlines()
+    assert imported.startswith("after ")
+    assert not modules & set(imported.split())

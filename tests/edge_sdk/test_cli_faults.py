@@ -59,13 +59,10 @@ def test_an_engines_message_stays_on_its_line(capsys, toy_bundle, toy_engine, mo
         raise LoadFailed("engine said:\n  do \x1b]0;this\x07", remedy="a\nb")
 
     monkeypatch.setattr(toy_engine, "load", refuse)
-    assert main(["verify", str(toy_bundle), *NO_CHILD]) == 3
+    assert main(["verify", str(toy_bundle), "--no-isolation"]) == 3
     what, remedy = told(capsys)
     assert what == r"error: engine said:\n  do \x1b]0;this\x07"
     assert remedy == r"  a\nb"
-
-
-NO_CHILD: list[str] = []
 
 
 def test_a_fault_of_ours_is_told_in_two_lines_with_its_code(capsys, monkeypatch, toy_bundle):

@@ -1,3 +1,4 @@
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ import toys
 
 from edge_sdk import zoo
 from edge_sdk.boxes import iou
-from edge_sdk.errors import InputError
+from edge_sdk.errors import InferFailed, InputError
+from edge_sdk.image import check_boxes
 from edge_sdk.tasks import detection
 from edge_sdk.tasks.detection import DetectionTask
 from edge_sdk.testing import head_maps
@@ -136,3 +138,62 @@ def test_the_toy_sees_its_squares():
         image, _, classes = toys.picture(rng)
         inputs, transform = task.preprocess(image)
         assert task.postprocess(toys.engine(inputs["pixels"]), transform).class_ids[0] == classes[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    hnp.arrays(np.float32, (12, 4), elements=st.floats(0, 320, width=32)),
+    st.lists(
+        st.tuples(
+            st.sampled_from([t.name for t in SPEC.outputs]),
+            st.floats(0, 1, exclude_max=True),
+            st.floats(width=32),  # NaN, infinities and the largest numbers among them
+        ),
+        max_size=8,
+    ),
+)
+def test_whatever_the_maps_hold_a_box_is_finite_ordered_and_inside_the_frame_or_the_answer_fails(
+    size, corners, planted
+):
+    """Fail closed: "no face" and a face somewhere are answers, and a map with NaN holds none."""
+    faces = np.sort(corners.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    maps = head_maps(SPEC, faces, [0] * len(faces))
+    for name, place, value in planted:
+        flat = maps[name].reshape(-1)
+        flat[int(place * len(flat))] = value
+    frame = np.zeros((*size, 3), np.uint8)
+    broken = any(not np.max(values) < np.inf for name, values in maps.items() if name.startswith("cls"))
+    try:
+        with np.errstate(all="ignore"):
+            found = answer(DetectionTask(SPEC), maps, frame)
+    except InferFailed:
+        assert not all(np.isfinite(values).all() for values in maps.values())
+        return
+    assert not broken
+    boxes = found.boxes
+    assert np.isfinite(boxes).all()
+    assert (boxes[:, :2] < boxes[:, 2:]).all()
+    assert (boxes >= 0).all()
+    assert (boxes[:, 2:] <= (size[1], size[0])).all()
+    assert np.isfinite(found.scores).all()
+    assert np.isfinite(found.probs).all()
+    check_boxes(boxes, frame)  # what the next model asks of them
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["cls", "box"])
+def test_a_map_that_is_not_of_numbers_is_no_answer(which, wrong):
+    maps = head_maps(SPEC, np.array([[100, 100, 180, 180]], np.float32), [3])
+    for name in maps:
+        if name.startswith(which):
+            maps[name][...] = wrong
+    with np.errstate(all="ignore"), pytest.raises(InferFailed, match="no number"):
+        answer(DetectionTask(SPEC), maps)
+
+
+def test_a_face_in_the_border_beside_the_picture_is_none():
+    maps = head_maps(SPEC, np.array([[100, 4, 180, 60], [100, 120, 180, 200]], np.float32), [3, 3])
+    found = answer(DetectionTask(SPEC), maps, np.zeros((80, 320, 3), np.uint8))
+    assert len(found) == 1
+    assert found.boxes[0].tolist() == pytest.approx([100, 0, 180, 80], abs=0.5)

@@ -121,9 +121,11 @@ def test_a_full_disk_leaves_no_partial_file(cache, monkeypatch):
     assert sorted(p.name for p in cache.folder.iterdir() if p.name != "key") == [only_engine(cache).name]
 
 
-def test_what_an_ended_process_left_half_written_goes_and_what_is_being_written_stays(cache):
+@pytest.mark.parametrize("place", ["{}.1.partial", ".{}.0a1b.partial.engine"])
+def test_what_an_ended_process_left_half_written_goes_and_what_is_being_written_stays(cache, place):
+    cache = EngineCache(cache.folder, limit_bytes=100)
     cache.put(FACTS, b"native code")
-    stale, fresh = (cache.folder / f"{name}.1.partial" for name in ("stale", "fresh"))
+    stale, fresh = (cache.folder / place.format(name) for name in ("stale", "fresh"))
     for path in (stale, fresh):
         path.write_bytes(b"half")
     os.utime(stale, (0, 0))
@@ -155,6 +157,105 @@ def test_processes_that_start_at_once_agree_on_the_key(cache):
     for process in started:
         process.join()
     assert all(cache.get({"number": str(n)}) for n in range(4))
+
+
+def test_a_folder_that_others_may_write_is_not_used_and_says_how_to_mend_it(cache):
+    cache.put(FACTS, b"native code")
+    assert cache.problem is None
+    for mode in (0o777, 0o770, 0o1777):
+        cache.folder.chmod(mode)
+        assert cache.get(FACTS) is None
+        assert not cache.put(FACTS, b"native code")
+        assert "other users may write" in cache.problem
+        assert f"chmod 700 {cache.folder}" in cache.problem
+        assert FOLDER_VARIABLE in cache.problem
+    cache.folder.chmod(0o700)
+    assert cache.get(FACTS) == b"native code"
+    assert cache.problem is None
+
+
+def test_a_folder_of_another_user_is_not_used(cache, monkeypatch):
+    cache.put(FACTS, b"native code")
+    monkeypatch.setattr(os, "geteuid", lambda: cache.folder.stat().st_uid + 1)
+    assert cache.get(FACTS) is None
+    assert not cache.put(FACTS, b"native code")
+    assert "belongs to another user" in cache.problem
+
+
+def test_a_folder_behind_a_link_is_not_used(cache, tmp_path):
+    cache.put(FACTS, b"native code")
+    (tmp_path / "link").symlink_to(cache.folder)
+    linked = EngineCache(tmp_path / "link")
+    assert linked.get(FACTS) is None
+    assert not linked.put(FACTS, b"native code")
+    assert "is a link" in linked.problem
+
+
+def test_a_key_that_others_may_read_is_told(cache):
+    cache.put(FACTS, b"native code")
+    (cache.folder / "key").chmod(0o644)
+    assert cache.get(FACTS) is None
+    assert "others may read" in cache.problem
+
+
+@pytest.mark.parametrize("name", ["key", "engine"])
+@pytest.mark.parametrize("trap", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_neither_read_nor_waited_for(cache, tmp_path, name, trap):
+    cache.put(FACTS, b"native code")
+    path = cache.folder / "key" if name == "key" else only_engine(cache)
+    other = tmp_path / "other"
+    path.replace(other)
+    if trap == "link":
+        path.symlink_to(other)
+    elif trap == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    kept = other.read_bytes()
+    assert cache.get(FACTS) is None
+    cache.put(FACTS, b"another engine")
+    assert other.read_bytes() == kept
+
+
+def test_the_key_that_is_read_is_the_one_that_was_looked_at(cache, monkeypatch, tmp_path):
+    """Whoever swaps the file between a look at its name and the reading gains nothing: the open file is looked at."""
+    cache.put(FACTS, b"native code")
+    foreign = EngineCache(tmp_path / "foreign")
+    foreign.put(FACTS, b"hostile")
+    (foreign.folder / "key").chmod(0o666)
+    only_engine(foreign).replace(only_engine(cache))
+    opened = os.open
+
+    def swapping(path, *rest, **named):
+        if str(path) == str(cache.folder / "key") and (foreign.folder / "key").exists():
+            (foreign.folder / "key").replace(path)
+        return opened(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", swapping)
+    assert cache.get(FACTS) is None
+    assert "may write" in cache.problem
+
+
+def test_nobody_can_foresee_or_read_what_is_half_written(cache, monkeypatch):
+    cache.put(FACTS, b"native code")
+    names, synced = set(), os.fsync
+
+    def look(handle):
+        (partial,) = cache.folder.glob("*.partial*")
+        names.add(partial.name)
+        assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+        synced(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    for _ in range(3):
+        assert cache.put(FACTS, b"native code")
+    assert len(names) == 3
+    assert not any(f".{os.getpid()}." in name for name in names)
+
+
+def test_looking_for_an_engine_makes_no_folder(cache):
+    assert cache.get(FACTS) is None
+    assert not cache.folder.exists()
 
 
 def test_the_folder_is_named_by_the_environment(monkeypatch, tmp_path):

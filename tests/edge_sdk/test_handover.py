@@ -73,7 +73,7 @@ def test_the_stand_in_answers_until_the_engine_is_built(engines, path):
         path, prefer=PREFER, threads=2, options=edge.LoadOptions(engine={"cuda_graph": True})
     ) as model:
         assert (model.info.target, model.pending) == ("onnxruntime", "tensorrt")
-        assert "tensorrt builds its engine" in model.info.notes[-1]
+        assert "tensorrt compiles the network" in model.info.notes[-1]
         found = model(toys.frame())
         assert (found.target, found.device, found.labels) == ("onnxruntime-fp32", "CPU", ("red",))
         assert not model.wait(0)

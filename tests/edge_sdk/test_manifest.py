@@ -78,13 +78,22 @@ def crop_networks(draw):
 
 @st.composite
 def manifests(draw):
+    names = st.sampled_from(["map50", "accuracy", "f1"])
     spec, precision = draw(detectors() | crop_networks()), draw(st.sampled_from(["fp32", "int8"]))
-    metric = st.builds(GateMetric, shares, shares, shares, st.none() | shares, st.none() | shares)
+    limits = draw(st.dictionaries(names, shares, min_size=1))
+    waiver = draw(st.none() | texts)
     triples = st.tuples(shares, shares, shares)
     coverage = st.builds(
         Coverage, triples, triples, st.none() | triples, st.none() | st.dictionaries(texts, st.integers(0, 9))
     )
-    names = st.sampled_from(["map50", "accuracy", "f1"])
+    metrics = {
+        name: draw(
+            st.builds(GateMetric, shares, shares, st.just(limit), st.none() | shares, st.none() | shares)
+            if waiver is not None
+            else st.builds(lambda at, limit=limit: GateMetric(at, at, limit, -limit / 2, limit / 2), shares)
+        )
+        for name, limit in limits.items()
+    }
     return Manifest(
         schema=1,
         producer=draw(texts),
@@ -93,7 +102,7 @@ def manifests(draw):
             draw(texts),
             precision,
             draw(st.integers(1, 1000)) if precision == "int8" else 0,
-            Gate(draw(st.dictionaries(names, shares)), draw(st.just(0.95) | shares)),
+            Gate(limits, draw(st.just(0.95) | st.floats(0.5, 0.99))),
             draw(st.sampled_from(["channel", "tensor"])),
             draw(st.sampled_from(["minmax", "mse", "percentile", "entropy"])),
             draw(st.sampled_from([None, True, False])),
@@ -108,11 +117,11 @@ def manifests(draw):
         else None,
         gate=GateResult(
             draw(digests),
-            draw(st.dictionaries(names, metric)),
+            metrics,
             draw(st.sampled_from([None, "onnxruntime"])),
-            draw(st.none() | texts),
+            waiver,
         ),
-        golden=GoldenSpec(draw(st.integers(1, 5)), draw(st.floats(1, 100))),
+        golden=GoldenSpec(draw(st.integers(1, 5)), draw(st.floats(20, 100))),
         files=draw(
             st.dictionaries(members, st.builds(FileEntry, st.integers(0), st.just("0" * 64)), max_size=3)
         ),

@@ -8,7 +8,8 @@ pytest.importorskip("cv2", reason="OpenCV is not installed")
 import toys
 
 import edge_sdk as edge
-from edge_sdk.errors import ChecksumMismatch, InputError, MissingDependency
+from edge_sdk.engine_cache import FOLDER_VARIABLE
+from edge_sdk.errors import ChecksumMismatch, InputError, LoadFailed, MissingDependency
 from edge_sdk.verify import snr_db
 
 
@@ -27,6 +28,41 @@ def test_a_loaded_model_finds_faces_and_says_who_did(toy):
     assert (toy.info.name, toy.info.task, toy.info.input_size) == ("toy", "detection", (64, 64))
     assert toy.info.gate.metrics["map50"].compiled == 0.9
     assert "toy.edge" in toy.info.chosen
+
+
+def test_an_open_bundle_is_loaded_as_it_was_read(toy_bundle, toy_engine):
+    bundle = edge.Bundle.open(toy_bundle)
+    toy_bundle.write_bytes(b"something else by now")
+    with edge.load(bundle) as model:
+        assert model.info.sha256 == bundle.sha256
+        assert model(toys.frame()).labels == ("red",)
+    with pytest.raises(InputError, match="toy has target 'onnxruntime', 'openvino' was asked for"):
+        edge.load(bundle, target="openvino")
+
+
+def test_a_cache_that_is_not_used_is_told_and_fails_no_load(toy_bundle, toy_engine, tmp_path, monkeypatch):
+    """By an engine that compiles at load, as OpenVINO and TensorRT do."""
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    folder.chmod(0o777)
+    load = toy_engine.load
+
+    def compiling(artifact, spec, *, options):
+        assert options.cache.get({"model": "toy"}) is None
+        assert not options.cache.put({"model": "toy"}, b"engine")
+        return load(artifact, spec, options=options)
+
+    monkeypatch.setattr(toy_engine, "load", compiling)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    with edge.load(toy_bundle) as model:
+        (note,) = model.info.notes
+        assert "engine cache not used" in note
+        assert f"chmod 700 {folder}" in note
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o700)
+    monkeypatch.setattr(toy_engine, "load", load)
+    with edge.load(toy_bundle) as model:
+        assert model.info.notes == ()
 
 
 def test_what_the_caller_asks_the_engine_for_wins_over_the_boards_profile(toy_bundle, toy_engine, tmp_path):
@@ -162,3 +198,15 @@ def test_snr():
     assert snr_db(ones, ones) == float("inf")
     assert snr_db(ones, ones * 1.1) == pytest.approx(20, abs=1e-3)
     assert np.isnan(snr_db(ones, ones * np.nan))
+
+
+def test_a_spec_takes_no_memory_before_the_engine_accepts_its_artifact(toy_bundle, toy_engine, monkeypatch):
+    import edge_sdk.verify
+
+    def refuse(artifact, spec, *, options):
+        raise LoadFailed("toy: not the network", remedy="build it again")
+
+    monkeypatch.setattr(toy_engine, "load", refuse)
+    monkeypatch.setattr(edge_sdk.verify, "task_of", lambda *_, **__: pytest.fail("a canvas was made"))
+    with pytest.raises(LoadFailed):
+        edge.load(toy_bundle)

@@ -265,3 +265,11 @@ def test_a_literal_is_held_to_its_type(value):
     plain = json.loads(Bundle.open(SHIPPED[0].path).manifest.to_bytes())
     with pytest.raises(ManifestInvalid, match=r"manifest\.schema"):
         from_plain(Manifest, {**plain, "schema": value}, "manifest")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = '" + "x" * 2**20 + "'"], ids=["deep", "large"])
+def test_a_toml_file_that_is_too_deep_or_too_large_is_an_input_error(tmp_path, text):
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.toml"):
+        read_toml(path)

@@ -1,5 +1,6 @@
 import json
 import platform
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,35 @@ def test_a_bundle_that_is_not_the_indexed_one_is_refused(toy_zoo, toy_engine, in
     assert toy_engine.loads == 0
 
 
+def test_a_file_that_bears_a_models_name_does_not_take_its_place(
+    toy_zoo, toy_engine, installed, tmp_path, monkeypatch, capsys
+):
+    """It would escape the index's hash: a path has the suffix or a separator, or is a Path."""
+    monkeypatch.chdir(tmp_path)
+    toys.bundle(producer="somebody else").write(tmp_path / "toy")
+    with edge.load("toy") as model:
+        assert "shipped" in model.info.chosen
+    for verb in ("inspect", "verify"):
+        here = ["--no-isolation"] if verb == "verify" else []  # a child knows nothing of this zoo
+        assert main([verb, "toy", "--json", *here]) == 0
+        assert "somebody else" not in capsys.readouterr().out
+    for path in (Path("toy"), "./toy", str(tmp_path / "toy")):
+        with edge.load(path) as model:
+            assert "the file" in model.info.chosen
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify", "zoo", "bench"])
+def test_no_verb_takes_a_bundle_that_is_not_the_indexed_one(
+    toy_zoo, toy_engine, installed, capsys, monkeypatch, verb
+):
+    monkeypatch.setattr("edge_sdk.cli.available_targets", lambda: ("onnxruntime",))
+    folder = toy_zoo(("onnxruntime", "fp32", {"x86_64": 1.0}))
+    toys.bundle(producer="somebody else").write(folder / "toy.onnxruntime-fp32.edge")
+    assert main([verb] if verb == "zoo" else [verb, "toy"]) == 4
+    assert "index" in capsys.readouterr().err
+    assert toy_engine.loads == 0
+
+
 def test_a_zoo_without_bundles_says_how_to_make_one(toy_zoo):
     zoo.INDEX.unlink()
     assert zoo.bundles("toy") == ()
@@ -122,7 +152,7 @@ def test_the_verbs_take_a_name_of_the_zoo(toy_zoo, toy_engine, on, capsys, monke
     monkeypatch.setattr("edge_sdk.selection.available_targets", lambda: ("onnxruntime",))
     assert main(["inspect", "toy"]) == 0
     assert "onnxruntime int8" in capsys.readouterr().out
-    assert main(["verify", "toy"]) == 0
+    assert main(["verify", "toy", "--no-isolation"]) == 0
     assert "toy.onnxruntime-int8.edge" in capsys.readouterr().out
 
 

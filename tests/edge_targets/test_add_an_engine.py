@@ -60,7 +60,7 @@ def compile_network(model, recipe):
     return Artifact({"network": model.spec.name.encode()}, *names)
 """
 SESSION = """
-from edge_sdk.adapter import INFER_REMEDY, SessionBase, check_session_tensors, refuse_devices
+from edge_sdk.adapter import INFER_REMEDY, Ownership, SessionBase, check_session_tensors, refuse_devices
 from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency
 from edge_sdk.tensors import check_tensors
 from edge_targets.conformance.network import DETECTOR
@@ -82,17 +82,19 @@ class HandmadeSession(SessionBase):
         tensors = (*network.spec.inputs, *network.spec.outputs)
         check_session_tensors(spec, "handmade", {t.name: (t.shape, t.dtype) for t in tensors})
         self.inputs, self.outputs, self.notes = spec.inputs, spec.outputs, (f"speed {own.speed}",)
-        self.handle = network
+        self.handle, self.ownership = network, Ownership(self)
 
     def infer(self, inputs):
-        try:
-            check_tensors(self.inputs, inputs)
-            return self.handle.compute(inputs)
-        except Exception as error:
-            raise InferFailed(f"handmade: {error}", remedy=INFER_REMEDY) from error
+        with self.ownership:
+            try:
+                check_tensors(self.inputs, inputs)
+                return self.handle.compute(inputs)
+            except Exception as error:
+                raise InferFailed(f"handmade: {error}", remedy=INFER_REMEDY) from error
 
     def close(self):
-        self.handle = None
+        if self.ownership.end():
+            self.handle = None
 """
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_sdk.adapter import SessionBase, TargetBase, check_recipe, check_session_tensors, engine_options
+from edge_sdk.adapter import (
+    Ownership,
+    SessionBase,
+    TargetBase,
+    check_recipe,
+    check_session_tensors,
+    engine_options,
+)
 from edge_sdk.cli import main
 from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency, UnknownTarget
 from edge_sdk.target import CPU, Artifact
@@ -59,12 +66,15 @@ class Honest(TargetBase):
 class HonestSession(SessionBase):
     def __init__(self, spec):
         self.inputs, self.outputs, self.closed = spec.inputs, spec.outputs, False
+        self.ownership = Ownership(self)
         self.network = NETWORKS[spec.name]
 
     def infer(self, inputs):
+        with self.ownership:
+            return self.checked(inputs)
+
+    def checked(self, inputs):
         try:
-            if self.closed:
-                raise RuntimeError("closed")
             check_tensors(self.inputs, inputs)
             return self.answer(inputs)
         except (RuntimeError, InputError) as error:
@@ -77,7 +87,8 @@ class HonestSession(SessionBase):
         return lambda: self.answer(inputs)
 
     def close(self):
-        self.closed = True
+        if self.ownership.end():
+            self.closed = True
 
 
 def liar(**methods):
@@ -117,6 +128,10 @@ def noisy(self, inputs):
 
 def half(self, inputs):
     return {n: v.astype(np.float16) for n, v in self.network.compute(inputs).items()}
+
+
+def unowned(self, inputs):
+    return self.checked(inputs)
 
 
 def unchecked(self, inputs):
@@ -185,6 +200,8 @@ LIES = {
         )
     ),
     "closing_twice_is_fine_and_inferring_afterwards_is_an_error": liar(close=lambda self: None),
+    "a_call_during_a_call_is_refused_and_so_is_closing": liar(infer=unowned),
+    "a_process_forked_from_the_one_that_loaded_is_refused": liar(infer=unowned),
     "every_input_reaches_the_network_by_its_name": liar(infer=by_place),
     "an_input_that_is_written_in_place_is_read_anew": liar(answer=keeps_vectors),
     "an_input_that_is_missing_is_an_error_and_the_session_goes_on": liar(infer=remembers),

@@ -9,7 +9,8 @@ import toys
 from edge_sdk.errors import LoadFailed
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, find_target
 from edge_sdk.verify import snr_db
-from edge_targets.onnxruntime import Options, session
+from edge_targets.onnxruntime import session
+from edge_targets.onnxruntime.options import Options
 
 
 def compiled(toy_onnx, recipe, calibration=None):

@@ -12,7 +12,7 @@ from edge_sdk.engine_cache import EngineCache
 from edge_sdk.errors import InputError, LoadFailed
 from edge_sdk.target import Artifact, LoadOptions, SourceModel, find_target
 from edge_sdk.verify import snr_db
-from edge_targets.openvino import Options
+from edge_targets.openvino.options import Options
 
 
 def compiled(toy_onnx, recipe=toys.FP32):

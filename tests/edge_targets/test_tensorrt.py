@@ -35,7 +35,8 @@ from edge_sdk.tensors import check_tensors
 from edge_sdk.verify import snr_db
 from edge_targets import tensorrt as adapter
 from edge_targets.conformance.several_inputs import CLIP, PAIR
-from edge_targets.tensorrt import Options, builder, cuda_memory, linter, session
+from edge_targets.tensorrt import builder, cuda_memory, linter, session
+from edge_targets.tensorrt.options import Options
 
 VERSIONS = ("8.6.1", "10.0.1", "10.3.0", "10.13.3.9", "11.0.0.114", "11.4.0.106")
 NAMES = Path(__file__).parents[3] / "shared" / "checks" / "trt_api"

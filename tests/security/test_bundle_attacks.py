@@ -19,6 +19,7 @@ import toys
 
 import edge_sdk as edge
 from edge_sdk import bundle as format1
+from edge_sdk import zoo
 from edge_sdk.bundle import Bundle, GoldenCase
 from edge_sdk.errors import BundleError, ChecksumMismatch, ManifestInvalid
 from edge_sdk.target import Artifact
@@ -255,6 +256,61 @@ def test_a_limit_that_is_no_number_is_refused(whole, refused, value):
     refused(
         with_manifest(whole, lambda m: m["golden"].update(min_snr_db=value)), ManifestInvalid, "min_snr_db"
     )
+
+
+@pytest.mark.parametrize("value", [-1e9, 0, 19.99])
+def test_a_limit_below_what_a_build_writes_proves_nothing_and_is_refused(whole, refused, value):
+    refused(
+        with_manifest(whole, lambda m: m["golden"].update(min_snr_db=value)), ManifestInvalid, "at least 20"
+    )
+
+
+def of_gate(**changes):
+    return lambda m: m["gate"]["metrics"]["map50"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (of_gate(compiled=0.5), r"map50 became worse by 0\.4"),
+        (of_gate(low=-0.5, high=0.0), r"at most 0\.5"),
+        (of_gate(compiled=0.5, max_drop=0.5), "the recipe's is 0.01"),
+        (of_gate(max_drop=1e9), "the recipe's is 0.01"),
+        (
+            lambda m: (of_gate(max_drop=7)(m), m["recipe"]["gate"]["max_drop"].update(map50=7)),
+            "between 0 and 1",
+        ),
+        (lambda m: m["recipe"]["gate"].update(confidence=0.01), "confidence is 0.01"),
+        (lambda m: m["gate"].update(metrics={}), "nothing was gated"),
+        (lambda m: m["gate"]["evaluation"].update(items=0), "nothing was gated"),
+        (lambda m: m["recipe"].update(gate={"max_drop": {}}), "the recipe's is None"),
+    ],
+)
+def test_a_gate_that_failed_without_a_waiver_is_refused(whole, refused, change, said):
+    def applied(manifest):
+        change(manifest)
+
+    refused(with_manifest(whole, applied), ManifestInvalid, said)
+
+
+def test_a_gate_that_failed_with_a_waiver_is_read_and_shown(tmp_path, toy_engine, caplog):
+    path = tmp_path / "waived.edge"
+    toys.bundle(gate=toys.gate(compiled=0.5, waiver="a prototype")).write(path)
+    edge.load(path).close()
+    assert "a prototype" in caplog.text
+
+
+@pytest.mark.parametrize("shipped", zoo.bundles("pad-minifasnet"), ids=lambda b: b.file)
+def test_an_error_rate_became_worse_where_it_rose(shipped):
+    plain = json.loads(Bundle.open(shipped.path).manifest.to_bytes())
+    figures = plain["gate"]["metrics"]["bpcer"]
+    fallen = {**figures, "compiled": 0.01, "low": -0.3, "high": -0.2}
+    plain["gate"]["metrics"]["bpcer"] = fallen
+    assert format1.Manifest.from_bytes(json.dumps(plain).encode()).gate.metrics["bpcer"].compiled == 0.01
+    for changes in ({"compiled": 0.9}, {"high": 0.5}):
+        plain["gate"]["metrics"]["bpcer"] = {**figures, **changes}
+        with pytest.raises(ManifestInvalid, match="bpcer became worse"):
+            format1.Manifest.from_bytes(json.dumps(plain).encode())
 
 
 def test_the_same_values_written_otherwise_are_refused(whole, refused):

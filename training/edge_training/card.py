@@ -25,6 +25,7 @@ from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import EdgeError
 from edge_sdk.files import replacing
+from edge_sdk.reporting import import_matplotlib
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import LoadOptions, Session, SourceModel, find_target
 from edge_sdk.tasks import task_of
@@ -80,9 +81,7 @@ def draw(spec: ModelSpec, session: Session, items: Sequence[LabelledPicture], pa
         items: test pictures.
         path: PNG file to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
+    import_matplotlib()
     import matplotlib.pyplot as plt
 
     section = SECTIONS[spec.task]

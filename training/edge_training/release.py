@@ -24,6 +24,7 @@ from edge_quantize.search.auto import search
 from edge_quantize.workbench import Workbench, source_model
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
+from edge_sdk.child import command, environment
 from edge_sdk.errors import EdgeError, GateFailed
 from edge_sdk.files import write_atomically
 from edge_sdk.schema import to_plain
@@ -137,9 +138,10 @@ def folder_of(name: str, settings: Mapping[str, Any]) -> str:
 
 def latencies(paths: list[Path], onnx: Path) -> dict[Path, float]:
     """Each bundle's latency divided by float onnxruntime's, all in one run."""
-    module = [sys.executable, "-m", "edge_benchmarks.speedup", "--json", "--reference", str(onnx)]
-    command = [*module, *map(str, paths)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    module = ("-m", "edge_benchmarks.speedup", "--json", "--reference", str(onnx))
+    started = command((*module, *map(str, paths)))
+    done = subprocess.run(started, check=True, capture_output=True, text=True, env=environment())  # noqa: S603
+    said = done.stdout
     measured = {row["bundle"]: row["relative_latency"] for row in json.loads(said)["rows"]}
     return {path: measured[str(path)] for path in paths}
 

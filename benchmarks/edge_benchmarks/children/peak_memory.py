@@ -29,9 +29,9 @@ def main(bundle: str, item: str, threads: str, frames: str, device: str) -> None
     loaded, shared = process_memory.peak_resident(), max(shared, process_memory.proportional())
     given = numpy.load(item)
     image, boxes = given["image"], given.get("boxes")
-    count = int(frames)
+    count, state = int(frames), model.new_state()
     for number in range(count):
-        model(image, boxes=boxes)
+        model(image, boxes=boxes, state=state)
         if number % max(1, count // 10) == 0:
             shared = max(shared, process_memory.proportional())
     peak = process_memory.peak_resident()

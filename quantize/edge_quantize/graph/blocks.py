@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_quantize.graph.check_graph import read_model
 from edge_quantize.graph.index import WEIGHTED, GraphIndex
 from edge_sdk.errors import InputError
 
@@ -75,9 +76,7 @@ def of_onnx(model: Path | Any) -> list[Operator]:
     Args:
         model: a file, or a loaded ``onnx.ModelProto``.
     """
-    import onnx
-
-    loaded = onnx.load(str(model)) if isinstance(model, Path) else model
+    loaded = read_model(model) if isinstance(model, Path) else model
     constants = GraphIndex(loaded).constants
     found = []
     for node in loaded.graph.node:

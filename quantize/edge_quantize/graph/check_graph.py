@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge_sdk import onnx_file
 from edge_sdk.errors import InputError
 from edge_sdk.target import SourceModel
 
-_KNOWN_DOMAINS = ("com.microsoft", "ai.onnx.ml")
-"""Beside ONNX's own: a float graph may hold what onnxruntime's optimizers made."""
+_REMEDY = "export it with external_data=False and standard operators, or cut the others off"
+
+
+def read_model(path: Path) -> Any:
+    """The ``onnx.ModelProto`` of a file that is whole in itself: nothing that it names elsewhere is ever read.
+
+    Raises:
+        InputError: not there, not ONNX, weights in another file at any depth, or an operator that neither ONNX nor
+            onnxruntime's optimizers have.
+    """
+    import onnx
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}", remedy="check the path") from error
+    if problem := onnx_file.problem(data):
+        raise InputError(f"{path}: {problem}", remedy=_REMEDY)
+    try:
+        return onnx.load_from_string(data)
+    except Exception as error:  # protobuf's own errors share no base class
+        raise InputError(f"{path} is not an ONNX file: {error}", remedy="export it again") from error
 
 
 def check_graph(model: SourceModel) -> None:
@@ -22,16 +44,13 @@ def check_graph(model: SourceModel) -> None:
 
     Raises:
         InputError: naming the tensor or node: a missing or unknown tensor, another shape or type, a dynamic shape, a
-            weight that is not finite, an operator that ONNX does not define, an opset from the future, or weights in
-            another file.
+            weight that is not finite, an operator that ONNX does not define, an opset from the future, or what
+            :func:`read_model` refuses.
     """
     import onnx
 
     remedy = "export it with fixed shapes, uint8 pixels and the outputs as the spec names them, opset 17"
-    try:
-        loaded = onnx.load(str(model.onnx), load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's own errors share no base class
-        raise InputError(f"{model.onnx} is not an ONNX file: {error}", remedy="export it again") from error
+    loaded = read_model(model.onnx)
     graph = loaded.graph
     constants = {weight.name for weight in graph.initializer}  # of which old exporters make inputs too
     inputs = _tensors(value for value in graph.input if value.name not in constants)
@@ -63,24 +82,30 @@ def check_graph(model: SourceModel) -> None:
             remedy=remedy,
         )
     for node in graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if not onnx.defs.has(node.op_type, opsets.get("ai.onnx", 1), domain) and domain not in _KNOWN_DOMAINS:
-            raise InputError(
-                f"{model.onnx}: node {node.name or node.output[0]!r} is a {node.domain or 'ai.onnx'}.{node.op_type}, "
-                "which ONNX does not define",
-                remedy="export it with standard operators, or cut it off: nothing custom runs on a device",
-            )
+        _check_node(node, opsets.get("ai.onnx", 1), model.onnx)
     for weight in graph.initializer:
-        if weight.data_location == onnx.TensorProto.EXTERNAL:
-            raise InputError(
-                f"{model.onnx}: weight {weight.name!r} lies in another file",
-                remedy="export with external_data=False",
-            )
         if not np.isfinite(onnx.numpy_helper.to_array(weight)).all():
             raise InputError(
                 f"{model.onnx}: weight {weight.name!r} holds a value that is not finite",
                 remedy="the training diverged or the export is damaged: export from a good checkpoint",
             )
+
+
+def _check_node(node: Any, opset: int, path: Path) -> None:
+    """Refuse an operator that ONNX does not define, in the graph or in a branch or body of the node (InputError)."""
+    import onnx
+
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if not domain and not onnx.defs.has(node.op_type, opset, domain):
+        raise InputError(
+            f"{path}: node {node.name or ', '.join(node.output)!r} is a {node.domain or 'ai.onnx'}.{node.op_type}, "
+            "which ONNX does not define",
+            remedy=_REMEDY,
+        )
+    for entry in node.attribute:
+        for graph in (entry.g, *entry.graphs):
+            for inner in graph.node:
+                _check_node(inner, opset, path)
 
 
 def _tensors(values: Iterable[Any]) -> dict[str, tuple[tuple[Any, ...], str]]:

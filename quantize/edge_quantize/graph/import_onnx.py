@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from edge_quantize.graph.check_graph import read_model
 from edge_quantize.graph.index import GraphIndex, copy_model
 from edge_sdk.errors import InputError
 from edge_sdk.per_face import LOGITS
@@ -65,14 +66,14 @@ def read_graph(path: Path) -> Any:
     """A whole ONNX model, checked.
 
     Raises:
-        InputError: not there, not ONNX, or its weights are missing.
+        InputError: not there, not ONNX, or not whole in itself.
     """
     import onnx
 
     if not path.is_file():
         raise InputError(f"no ONNX file {path}", remedy="check the path")
+    model = read_model(path)
     try:
-        model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's and onnx's own errors share no base class
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_quantize.graph.check_graph import read_model
 from edge_quantize.graph.index import GraphIndex, Q, attribute, copy_model
 from edge_quantize.graph.uint8_input import fronts, let_in
 from edge_sdk.errors import InputError
@@ -28,10 +29,8 @@ def check_quantized(path: Path) -> None:
     Raises:
         InputError: naming the tensor.
     """
-    import onnx
-
     remedy = "export it with python -m edge_training.qat (docs/quantization.md)"
-    graph = GraphIndex(onnx.load(str(path)))
+    graph = GraphIndex(read_model(path))
     quantizers = [node for node in graph.nodes if node.op_type == Q]
     if not quantizers:
         raise InputError(f"{path} has no {Q}: it is a float graph", remedy=remedy)

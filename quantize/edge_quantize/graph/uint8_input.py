@@ -77,7 +77,7 @@ def front(graph: GraphIndex, pixels: str) -> Front | None:
 
 
 def let_in(model: Any, found: Front) -> bool:
-    """Feed the pixels where the scaled and quantized ones went; in place.
+    """Let a graph take its uint8 pixels directly, without scaling and quantizing them first; changes the graph.
 
     Args:
         model: QDQ graph in which the scaled pixels have the scale ``found.scale`` and the zero point 0.

@@ -12,6 +12,7 @@ import pkgutil
 
 from edge_quantize.metrics.base import Evaluator
 from edge_sdk.errors import InputError
+from edge_sdk.tasks import head_of
 
 ENTRY_POINTS = "edge_sdk.evaluators"
 _NO_EVALUATOR = ("base",)
@@ -55,8 +56,9 @@ def gated() -> frozenset[str]:
 
 
 def error_rates() -> frozenset[str]:
-    """Every metric of which less is better, whatever the task."""
-    return frozenset(name for task in evaluator_names() for name in evaluator_of(task).error_rates)
+    """Every metric of which less is better, whatever the task: the heads say so, for whoever reads a manifest."""
+    heads = (head_of(task) for task in evaluator_names())
+    return frozenset(name for head in heads if head is not None for name in head.error_rates)
 
 
 def _ours() -> tuple[str, ...]:

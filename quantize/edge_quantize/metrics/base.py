@@ -22,7 +22,8 @@ from edge_sdk.tensors import Array, Tensors
 class Evaluator(Protocol):
     """Knows the labelled data of one task, and what its networks' answers are worth.
 
-    A metric's name means the same in every task: a recipe's gate names metrics and no tasks.
+    A metric's name means the same in every task: a recipe's gate names metrics and no tasks. Of which of them less is
+    better, the task's head says (:attr:`edge_sdk.spec.Head.error_rates`).
     """
 
     metrics: tuple[str, ...]
@@ -32,8 +33,6 @@ class Evaluator(Protocol):
     network, and so compare two networks at two places."""
     class_means: frozenset[str]
     """Those that are means over classes: without pictures of one class, they are means of something else."""
-    error_rates: frozenset[str]
-    """Those of which less is better."""
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """Whether a folder that exists is in a layout that :meth:`read_labelled` reads.
@@ -66,8 +65,8 @@ class Evaluator(Protocol):
         """Run a network over labelled pictures and measure it.
 
         Args:
-            session: that computes.
-            task: that surrounds it.
+            session: the loaded network.
+            task: makes its inputs and reads its outputs.
             items: as :meth:`read_labelled` gave them.
             progress: called after each picture.
 

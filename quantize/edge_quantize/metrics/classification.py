@@ -39,8 +39,8 @@ def answers(
     """Run a session over labelled faces.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures of one face each.
         progress: called after each picture.
 
@@ -126,7 +126,6 @@ class ClassificationEvaluator:
     metrics = METRICS
     gated = METRICS
     class_means = frozenset(("macro_f1", "uar"))
-    error_rates = frozenset[str]()
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """Class folders or YOLO layout."""

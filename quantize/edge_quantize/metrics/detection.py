@@ -87,8 +87,8 @@ def answers(
     """Run a session over labelled pictures.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures with any number of faces.
         progress: called after each picture.
 
@@ -318,7 +318,6 @@ class DetectionEvaluator:
     metrics = METRICS
     gated = GATED
     class_means = frozenset(("map50", "map50_95"))
-    error_rates = frozenset[str]()
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """YOLO layout, or class folders of pictures that are one face each."""

@@ -54,8 +54,8 @@ def scores(
     """Run a session over labelled faces.
 
     Args:
-        session: that computes.
-        task: that surrounds it.
+        session: the loaded network.
+        task: makes its inputs and reads its outputs.
         items: pictures of one face each, with the folder that they came from.
         progress: called after each picture.
 
@@ -237,7 +237,6 @@ class LivenessEvaluator:
     metrics = METRICS
     gated = GATED
     class_means = frozenset[str]()
-    error_rates = frozenset(METRICS) - {"auc"}
 
     def is_labelled(self, folder: Path, labels: Sequence[str]) -> bool:
         """A folder of bona fide pictures beside those of attacks."""

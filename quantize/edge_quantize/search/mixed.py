@@ -174,7 +174,7 @@ def quicker(bench: Workbench, target: Target, recipe: Recipe) -> Recipe | None:
 
 
 class Timer:
-    """Times of what a target makes of the network with this or that in float, relative to all of it in float.
+    """Times the network with some parts in float, relative to the network that is float throughout.
 
     Args:
         bench: the network and its pictures.

@@ -11,6 +11,7 @@ from edge_quantize.search.mixed import Search, noise
 from edge_quantize.workbench import Workbench
 from edge_sdk.errors import InputError, MissingDependency
 from edge_sdk.files import write_atomically
+from edge_sdk.reporting import import_matplotlib
 from edge_sdk.schema import to_plain
 from edge_sdk.spec import Recipe
 from edge_sdk.target import Target
@@ -39,7 +40,7 @@ def check(path: Path, recipe: Recipe) -> None:
             remedy="leave --report out, or use int8 or int8-mixed",
         )
     try:
-        import matplotlib  # noqa: F401
+        import_matplotlib()
     except ImportError as error:
         raise MissingDependency(
             f"matplotlib cannot be imported: {error}", remedy="pip install 'face-edge-sdk[host]'"
@@ -87,6 +88,7 @@ def write(bench: Workbench, target: Target, recipe: Recipe, found: Search, path:
 
 def _drawn(plain: dict[str, Any], found: Search) -> bytes:
     """The picture, PNG."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ class NumbersHead(Head):
         kind: ``numbers``; no task of this name is installed.
         labels: of the numbers.
     """
+
+    error_rates: ClassVar[frozenset[str]] = frozenset(("numbers_error",))
 
     kind: Literal["numbers"]
 

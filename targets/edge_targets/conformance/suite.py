@@ -13,9 +13,12 @@ import builtins
 import dataclasses
 import importlib.util
 import json
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +34,7 @@ from edge_sdk.errors import (
     InputError,
     LoadFailed,
     MissingDependency,
+    ModelBusy,
     UnsupportedRecipe,
 )
 from edge_sdk.schema import to_plain
@@ -308,6 +312,74 @@ def closing_twice_is_fine_and_inferring_afterwards_is_an_error(kit: Kit) -> None
     session.close()
     with _raises(InferFailed, "inferring on a closed session"):
         session.infer(_pixels())
+
+
+class _Meddling(Mapping[str, Array]):
+    """Inputs that do something else in the middle of the call that reads them, as another thread would."""
+
+    def __init__(self, inputs: Tensors, meddle: Callable[[], object]) -> None:
+        self._inputs, self._meddle = inputs, meddle
+
+    def __getitem__(self, name: str) -> Array:
+        self._meddle()
+        return self._inputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inputs)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+
+@_check
+def a_call_during_a_call_is_refused_and_so_is_closing(kit: Kit) -> None:
+    """ModelBusy, while the first call goes on; see ``edge_sdk.ownership``."""
+    came: list[BaseException | None] = []
+    with kit.session() as session:
+
+        def meddle() -> None:
+            for act in (lambda: session.infer(_pixels(1)), session.close):
+                try:
+                    act()
+                    came.append(None)
+                except BaseException as error:
+                    came.append(error)
+
+        kit.expect_right(session.infer(_Meddling(_pixels(), meddle)), _pixels(), "a call that was disturbed")
+        kit.expect_right(session.infer(_pixels(1)), _pixels(1), "the call after it")
+    _expect(bool(came), "the inputs were not read by their names during the call")
+    for error in came:
+        _expect(
+            isinstance(error, ModelBusy), f"a call or close during a call: ModelBusy expected, {error!r} came"
+        )
+
+
+@_check
+def a_process_forked_from_the_one_that_loaded_is_refused(kit: Kit) -> None:
+    """InferFailed instead of waiting for threads that are not there, and closing does nothing; not on Windows."""
+    if not hasattr(os, "fork"):
+        return
+    with kit.session() as session:
+        session.infer(_pixels())
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                session.infer(_pixels())
+            except InferFailed:
+                session.close()
+                code = 0
+            finally:
+                os._exit(code)
+        ended = time.monotonic() + 10
+        while not (found := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > ended:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                raise NotConforming("a call in a forked process hung: InferFailed was expected")
+            time.sleep(0.01)
+        _expect(found[1] == 0, "a call in a forked process was not refused by InferFailed, or closing failed")
+        kit.expect_right(session.infer(_pixels()), _pixels(), "after a fork")
 
 
 @_check

@@ -6,25 +6,12 @@ Other execution providers than the processor's run only when they are named, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edge_sdk.adapter import TargetBase, engine_options
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact, LoadOptions, Ranges, Session, SourceModel, Target
 from edge_sdk.tensors import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What onnxruntime alone has.
-
-    Attributes:
-        spinning: idle threads wait in a loop: a little faster, and a core less for the camera and other programs.
-        small_memory: memory is given back after each frame instead of kept at its peak: smaller, slower.
-    """
-
-    spinning: bool = False
-    small_memory: bool = False
+from edge_targets.onnxruntime.options import Options
 
 
 class OnnxRuntime(TargetBase):
@@ -39,13 +26,13 @@ class OnnxRuntime(TargetBase):
         """The ranges of every tensor as onnxruntime's tool writes them; see :class:`edge_sdk.target.Target`."""
         from edge_targets.onnxruntime import compile as host
 
-        return host.calibrate(model, recipe, frames)
+        return host.calibrate(self, model, recipe, frames)
 
     def compile(self, model: SourceModel, *, recipe: Recipe, ranges: Ranges | None = None) -> Artifact:
         """Make an ONNX file; see :func:`edge_targets.onnxruntime.compile.compile_network`."""
         from edge_targets.onnxruntime import compile as host
 
-        return host.compile_network(model, recipe, ranges)
+        return host.compile_network(self, model, recipe, ranges)
 
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> Session:
         """Make a session; see :class:`edge_sdk.target.Target`."""

@@ -12,29 +12,29 @@ import numpy as np
 
 from edge_quantize.graph.activations import amax, inner
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_quantize.graph.check_graph import read_model
 from edge_quantize.graph.qat_import import for_onnxruntime
 from edge_quantize.graph.uint8_input import Front, fronts, let_in
 from edge_quantize.histogram import count_all, least_squares, spans
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed
 from edge_sdk.spec import Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.onnxruntime import TARGET
-from edge_targets.onnxruntime.session import MODEL, import_onnxruntime
+from edge_targets.onnxruntime.session import MODEL, check_file, import_onnxruntime
 
 _METHODS = {"minmax": "MinMax", "mse": "MinMax", "percentile": "Percentile"}
 """A recipe's word and the tool's. Not its Entropy: of 128 bins it makes 128 levels, which leaves the whole range.
 It has none of least squared error: :func:`_least_squares` cuts off what its minima and maxima hold too much."""
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what onnxruntime's tools cannot do.
 
     Int8 weights alone are refused: the tool's dynamic quantization quantizes activations too, frame by frame.
     """
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-mixed"),
         granularities=("channel", "tensor"),
@@ -44,47 +44,50 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+def calibrate(target: Target, model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
     """Run the tool's calibration over the frames.
 
     Returns:
         Ranges whose content is the tool's own file of ranges, as bytes: of every tensor, whatever a recipe keeps in
         float.
     """
-    check(recipe)
+    check(target, recipe)
     with _quantization(), tempfile.TemporaryDirectory() as folder:
         tool = _Tool(model, recipe, Path(folder))
         tool.quantize((), frames)
         if recipe.method == "mse":
             _least_squares(tool.graph, frames, tool.ranges, symmetric=bool(recipe.symmetric))
-        return Ranges(TARGET.name, tool.ranges.read_bytes())
+        return Ranges(target.name, tool.ranges.read_bytes())
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """Float: the graph as it is. Half: its weights in float16, cast back when it is loaded. Int8: QDQ.
 
     What the recipe's ``keep_float`` names gets no QDQ; with trained ranges the quantized graph's own are taken. Int8
     activations are unsigned unless the recipe says symmetric, because signed ones ran about twice as slow as float on
     x86.
     """
-    check(recipe)
+    check(target, recipe)
     data = model.onnx.read_bytes()
     if recipe.precision == "fp16":
         data = _halve(model.onnx)
     elif recipe.trained:
         data = _trained(model)
     elif recipe.calibrated:
-        found = content_of(TARGET, ranges)
+        found = content_of(target, ranges)
         with _quantization(), tempfile.TemporaryDirectory() as folder:
             tool = _Tool(model, recipe, Path(folder))
             tool.ranges.write_bytes(found)
             data = tool.quantize(recipe.keep_float, ())
-    return Artifact(
+    artifact = Artifact(
         files={MODEL: data},
         inputs=tuple(t.name for t in model.spec.inputs),
         outputs=tuple(t.name for t in model.spec.outputs),
         fingerprint={"onnxruntime": str(import_onnxruntime().__version__)},
     )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 @contextmanager
@@ -97,10 +100,9 @@ def _quantization() -> Iterator[None]:
 
 def _halve(path: Path) -> bytes:
     """The graph with float weights stored as float16; onnxruntime folds the casts when it loads the graph."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    network = onnx.load(str(path))
+    network = read_model(path)
     graph, casts = network.graph, []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
@@ -117,13 +119,11 @@ def _halve(path: Path) -> bytes:
 
 def _trained(model: SourceModel) -> bytes:
     """The quantized graph in the form that the kernels want."""
-    import onnx
-
     assert model.quantized is not None, "the workbench asks for it"
     with vendor_errors(
         "onnxruntime", CompileFailed, "conversion failed", "check the graph with onnx.checker"
     ):
-        graph = for_onnxruntime(onnx.load(str(model.quantized)))
+        graph = for_onnxruntime(read_model(model.quantized))
     data: bytes = graph.SerializeToString(deterministic=True)
     return data
 
@@ -156,6 +156,7 @@ class _Tool:
         self._recipe = recipe
         self._prepared, self._quantized = folder / "prepared.onnx", folder / "quantized.onnx"
         self.ranges = folder / "ranges.json"
+        read_model(model.onnx)  # the tool would follow a name to another file
         quant_pre_process(str(model.onnx), str(self._prepared), skip_symbolic_shape=True)
         self.graph = onnx.load(str(self._prepared))
         for node in self.graph.graph.node:  # exclusion is by name

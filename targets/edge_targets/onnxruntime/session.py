@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from edge_sdk import onnx_file
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     check_session_tensors,
     thread_count,
     vendor_errors,
 )
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.device_fallback import first_that_loads
-from edge_targets.onnxruntime import Options
+from edge_targets.onnxruntime.options import Options
 
 MODEL = "model.onnx"
 """File of the artifact."""
@@ -72,6 +74,8 @@ class OnnxRuntimeSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ort = import_onnxruntime()
+        self._ownership = Ownership(self)
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         (session, self.device), self.notes = first_that_loads(
             options.devices, lambda device: _open(ort, artifact, device, options, own)
@@ -93,7 +97,11 @@ class OnnxRuntimeSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
-        bound = self._bound
+        bound, ownership = self._bound, self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
             for name in self._names:
@@ -106,6 +114,8 @@ class OnnxRuntimeSession(SessionBase):
         except Exception as error:  # vendor exceptions share no base class
             self._bound = dict.fromkeys(self._names)
             raise InferFailed(f"onnxruntime: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -115,8 +125,19 @@ class OnnxRuntimeSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; arrays handed out before are void."""
+        if not self._ownership.end():
+            return
         self._views, self.handle, self._binding = {}, None, None
         self._bound = dict.fromkeys(self._names)
+
+
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a graph that reads what the bundle's hash does not cover, or runs what is not ONNX's, by this error."""
+    if problem := onnx_file.problem(artifact.files.get(MODEL, b"")):
+        raise error(
+            f"onnxruntime: {MODEL}: {problem}",
+            remedy="build the bundle from a graph of standard operators with its weights inside",
+        )
 
 
 def _open(ort: Any, artifact: Artifact, device: str, options: LoadOptions, own: Options) -> tuple[Any, str]:
@@ -138,6 +159,8 @@ def _open(ort: Any, artifact: Artifact, device: str, options: LoadOptions, own: 
     for key, value in {
         # Threads that spin between frames starve the camera and the other engines of a small board.
         "session.intra_op.allow_spinning": str(int(own.spinning)),
+        # Never its own format, which check_file does not read.
+        "session.load_model_format": "ONNX",
         # For what _placed asks.
         "session.record_ep_graph_assignment_info": str(int(device != CPU)),
     }.items():

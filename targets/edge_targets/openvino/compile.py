@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_quantize.graph.check_graph import read_model
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed, MissingDependency
+from edge_sdk.reporting import unreported
 from edge_sdk.spec import Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Tensors
-from edge_targets.openvino import TARGET
-from edge_targets.openvino.session import BIN, XML, import_openvino, unreported
+from edge_targets.openvino.session import BIN, XML, check_file, import_openvino
 
 _GENERATED = re.compile(r"\b([A-Z][A-Za-z]+)_[0-9]+\b")
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what OpenVINO and NNCF cannot do."""
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
         methods=("minmax", "mse", "percentile"),
@@ -34,15 +35,16 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """Float: the graph as IR. Int8: NNCF with the MIXED preset (symmetric weights, asymmetric activations).
 
     fp16: weights stored in half precision; a processor computes with them in float, a GPU or NPU in half. What the
     recipe's ``keep_float`` names is NNCF's ignored scope: OpenVINO keeps the ONNX names of operators.
     """
-    check(recipe)
-    frames = content_of(TARGET, ranges) if recipe.calibrated else ()
+    check(target, recipe)
+    frames = content_of(target, ranges) if recipe.calibrated else ()
     ov = import_openvino()
+    read_model(model.onnx)  # the converter would follow a name to another file
     with vendor_errors("openvino", CompileFailed, "conversion failed", "check the graph with onnx.checker"):
         network = ov.convert_model(str(model.onnx))
         if recipe.calibrated:
@@ -54,12 +56,15 @@ def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -
         with tempfile.TemporaryDirectory() as folder:
             ov.save_model(network, str(Path(folder) / XML), compress_to_fp16=recipe.precision == "fp16")
             files = {name: (Path(folder) / name).read_bytes() for name in (BIN, XML)}
-    return Artifact(
+    artifact = Artifact(
         files=files,
         inputs=tuple(t.name for t in model.spec.inputs),
         outputs=tuple(t.name for t in model.spec.outputs),
         fingerprint={"openvino": str(ov.__version__).split("-")[0]},
     )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 def _name_by_order(network: Any) -> None:

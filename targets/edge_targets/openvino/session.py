@@ -5,28 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     check_session_tensors,
     thread_count,
     vendor_errors,
 )
 from edge_sdk.engine_cache import EngineCache
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.reporting import unreported
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import CPU, Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
 from edge_targets.device_fallback import first_that_loads
-from edge_targets.openvino import Options
+from edge_targets.openvino import ir_file
+from edge_targets.openvino.options import Options
 
 XML, BIN = "model.xml", "model.bin"
 """Files of the artifact: the graph and its weights."""
@@ -54,20 +56,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-@contextmanager
-def unreported() -> Iterator[None]:
-    """Import without ``openvino_telemetry``: with it, OpenVINO and NNCF fork processes that report to their maker."""
-    name = "openvino_telemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # how Python is told that a module is not there
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 class OpenVinoSession(SessionBase):
     """One frame after another through a single infer request, over bound memory: no tensor is allocated for a frame.
 
@@ -83,6 +71,9 @@ class OpenVinoSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions, own: Options) -> None:
         ov = import_openvino()
+        _refuse_fork()
+        self._ownership = Ownership(self)
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         core = ov.Core()
         compiled, self.notes = first_that_loads(
@@ -107,7 +98,11 @@ class OpenVinoSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
-        bound, handle = self._bound, self.handle
+        bound, handle, ownership = self._bound, self.handle, self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
             for name, port in self._entries:
@@ -123,6 +118,8 @@ class OpenVinoSession(SessionBase):
             handle.wait()
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"openvino: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -140,8 +137,36 @@ class OpenVinoSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; views handed out before are void."""
+        if not self._ownership.end():
+            return
         self._views, self.handle, self._kept = {}, None, {}
         self._bound = dict.fromkeys(self._order)
+
+
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse what is not OpenVINO's IR of its own operators, with its weights beside it, by this error."""
+    missing = next((name for name in (XML, BIN) if name not in artifact.files), None)
+    problem = f"{missing} is missing" if missing else ir_file.problem(artifact.files[XML])
+    if problem:
+        raise error(
+            f"openvino: {XML}: {problem}", remedy="build the bundle from a graph of standard operators"
+        )
+
+
+_used_by: int | None = None
+"""Process that used OpenVINO first."""
+
+
+def _refuse_fork() -> None:
+    """Raise LoadFailed in a process forked from one that used OpenVINO, which would end this one by SIGABRT."""
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    if _used_by != os.getpid():
+        raise LoadFailed(
+            "openvino was used by the process that this one was forked from, and cannot start its threads again",
+            remedy="start processes by 'spawn' or 'forkserver', or load models only after the fork",
+        )
 
 
 def _open(ov: Any, core: Any, artifact: Artifact, device: str, options: LoadOptions, own: Options) -> Any:

@@ -7,35 +7,12 @@ once, and kept in the engine cache. ``docs/jetson.md`` is the user's text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edge_sdk.adapter import TargetBase, engine_options
-from edge_sdk.errors import InputError
 from edge_sdk.spec import ModelSpec, Recipe
 from edge_sdk.target import Artifact, LoadOptions, Ranges, Session, SourceModel, Target
 from edge_sdk.tensors import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What TensorRT alone has.
-
-    Attributes:
-        workspace_bytes: scratch memory that a kernel may take while a plan is built; None follows from the memory that
-            is free.
-        cuda_graph: the work of a frame is launched as one CUDA graph.
-    """
-
-    workspace_bytes: int | None = None
-    cuda_graph: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what TensorRT cannot do (InputError)."""
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise InputError(
-                f"workspace_bytes must be at least 1, got {self.workspace_bytes}",
-                remedy="leave it out for automatic",
-            )
+from edge_targets.tensorrt.options import Options
 
 
 class TensorRt(TargetBase):
@@ -52,13 +29,13 @@ class TensorRt(TargetBase):
         """Name of each activation to its largest magnitude; see :class:`edge_sdk.target.Target`."""
         from edge_targets.tensorrt import compile as host
 
-        return host.calibrate(model, recipe, frames)
+        return host.calibrate(self, model, recipe, frames)
 
     def compile(self, model: SourceModel, *, recipe: Recipe, ranges: Ranges | None = None) -> Artifact:
         """Make the ONNX from which a device builds; see :func:`edge_targets.tensorrt.compile.compile_network`."""
         from edge_targets.tensorrt import compile as host
 
-        return host.compile_network(model, recipe, ranges)
+        return host.compile_network(self, model, recipe, ranges)
 
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> Session:
         """Make a session; see :class:`edge_sdk.target.Target`."""

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_sdk.child import environment
+from edge_sdk.child import start_python
 from edge_sdk.errors import LoadFailed
 from edge_sdk.target import Progress
 
@@ -90,13 +90,8 @@ def build(
     # Less memory; where somebody chose otherwise, that holds.
     lazy = {} if "CUDA_MODULE_LOADING" in os.environ else {"CUDA_MODULE_LOADING": "LAZY"}
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(send)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(send,),
-            env=environment(lazy),
+        child = start_python(
+            ("-m", __name__, str(send)), stdin=subprocess.PIPE, changes=lazy, pass_fds=(send,)
         )
     finally:
         os.close(send)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,16 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_sdk import onnx_file
 from edge_sdk.bundle import Bundle
-from edge_sdk.child import environment
+from edge_sdk.child import run_python
 from edge_sdk.errors import InputError, LoadFailed, MissingDependency
 from edge_sdk.profile import Profile
 from edge_targets.tensorrt import TARGET, builder, linter
 from edge_targets.tensorrt.linter import Finding
+from edge_targets.tensorrt.operators import OPERATORS, Version
 from edge_targets.tensorrt.session import BUILD, MODEL
 
 Status = Literal["passed", "failed", "skipped"]
-Version = tuple[int, int]
 
 VERSIONS: Mapping[str, Version] = {"8.6": (8, 6), "10.3": (10, 3), "11": (11, 0)}
 """What JetPack 6.0 has, what 6.1 and later have, and the next generation."""
@@ -37,28 +36,6 @@ _POLYGRAPHY = "import sys; from polygraphy.tools import main; sys.exit(main())"
 """What its command does; it has no ``python -m``, and its script need not be on the path."""
 AOT_CAPABILITY = "SM86"
 """Nearest to Orin's 8.7 that the ahead-of-time compiler knows."""
-
-_SINCE_8_6 = (
-    "Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant "
-    "ConstantOfShape Conv ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout Einsum Elu "
-    "Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool "
-    "GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Identity "
-    "InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LRN "
-    "LpNormalization MatMul Max MaxPool Mean Min Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear "
-    "Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-    "ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements ScatterND Selu Shape Sigmoid "
-    "Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh "
-    "ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor"
-)
-_SINCE_10_15 = "CastLike Gelu Hardmax Mish Reciprocal Shrink"
-OPERATORS: Mapping[str, Version] = {
-    **dict.fromkeys(_SINCE_8_6.split(), (8, 6)),
-    **dict.fromkeys(_SINCE_10_15.split(), (10, 15)),
-}
-"""Operators that a face network may use, and the version whose public support matrix is known to have them.
-
-Control flow, sequences, strings and recurrent layers are left out on purpose.
-"""
 
 RULES: Mapping[str, str] = {
     "onnx": "the file is valid ONNX with inferable shapes",
@@ -107,7 +84,7 @@ class CheckReport:
         return all(step.status != "failed" for step in self.steps)
 
     def __str__(self) -> str:
-        """A line a step, and below it one a finding."""
+        """One line per step, and below it one per finding."""
         lines = []
         for step in self.steps:
             lines.append(f"  {step.status:<8}{step.name:<14}{step.detail}")
@@ -157,8 +134,11 @@ def check(
     precision = str(json.loads(files[BUILD])["precision"])
     try:
         model = onnx.load_from_string(data)
+        problem = onnx_file.problem(data, None)  # the tools below would follow a name to another file
     except Exception as error:  # protobuf's own errors share no base class
-        finding = Finding("onnx", MODEL, f"is not ONNX: {error}")
+        problem = f"is not ONNX: {error}"
+    if problem:
+        finding = Finding("onnx", MODEL, problem)
         return CheckReport(
             precision, (Step("onnx.checker", "failed", f"onnx {onnx.__version__}", (finding,)),)
         )
@@ -318,23 +298,17 @@ def _polygraphy(data: bytes) -> Step:
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "made.onnx"
         given.write_bytes(data)
-        try:
-            command = [sys.executable, "-c", _POLYGRAPHY, "surgeon", "sanitize", "--fold-constants"]
-            done = subprocess.run(
-                [*command, str(given), "-o", str(made)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SANITIZE_TIMEOUT_S,
-                # It would else fetch packages that it misses.
-                env=environment({"POLYGRAPHY_AUTOINSTALL_DEPS": "0"}),
-            )
-        except subprocess.TimeoutExpired:
-            problem = f"did not end within {SANITIZE_TIMEOUT_S} s"
-            return _step("polygraphy", detail, [Finding("onnx", MODEL, problem)])
-        problem = (
-            _short((done.stderr.strip() or done.stdout.strip()).splitlines()[-1]) if done.returncode else ""
+        ended = run_python(
+            ("-c", _POLYGRAPHY, "surgeon", "sanitize", "--fold-constants", str(given), "-o", str(made)),
+            timeout_s=SANITIZE_TIMEOUT_S,
+            # It would else fetch packages that it misses.
+            changes={"POLYGRAPHY_AUTOINSTALL_DEPS": "0"},
         )
+        problem = ""
+        if ended.problem is not None:
+            # It tells some problems on its standard output.
+            said = next((line for line in reversed(ended.lines) if line.strip()), ended.problem)
+            problem = ended.problem if ended.timed_out else _short(ended.said or said)
         if not problem:
             try:
                 onnx.checker.check_model(str(made), full_check=True)

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 
 from edge_quantize.graph.blocks import in_float, of_onnx
+from edge_quantize.graph.check_graph import read_model
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_targets.tensorrt import TARGET, float16, linter, qdq_placement
+from edge_targets.tensorrt import float16, linter, qdq_placement
 from edge_targets.tensorrt.prepare import prepare
-from edge_targets.tensorrt.session import BUILD, MODEL
+from edge_targets.tensorrt.session import BUILD, MODEL, check_file
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what TensorRT cannot do."""
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-mixed"),
         methods=("minmax", "mse", "percentile", "entropy", "trained"),
@@ -32,29 +33,30 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+def calibrate(target: Target, model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
     """Run the float network over the frames.
 
     Returns:
         Ranges whose content is a dict: name of each activation that may be quantized to its largest magnitude.
     """
-    check(recipe)
+    check(target, recipe)
     assert recipe.method != "trained", "its graph brings its ranges"
-    onnx = _import_onnx()
+    _import_onnx()
     with vendor_errors("tensorrt", CompileFailed, "calibration failed", "check the graph with onnx.checker"):
-        graph = prepare(onnx.load(str(model.onnx)))
-        return Ranges(TARGET.name, qdq_placement.ranges(graph, frames, recipe.method))
+        graph = prepare(read_model(model.onnx))
+        return Ranges(target.name, qdq_placement.ranges(graph, frames, recipe.method))
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """ONNX: float32, float16 throughout, or explicit symmetric QDQ; the linter holds it to TensorRT's rules."""
-    check(recipe)
-    found = content_of(TARGET, ranges) if recipe.calibrated else {}
+    check(target, recipe)
+    found = content_of(target, ranges) if recipe.calibrated else {}
     onnx = _import_onnx()
     with vendor_errors("tensorrt", CompileFailed, "conversion failed", "check the graph with onnx.checker"):
         # Trained ranges stand in a graph that is explicit QDQ already; the linter holds it to the same rules.
         source = model.quantized if recipe.trained else model.onnx
-        graph, kept = prepare(onnx.load(str(source))), list[str]()
+        assert source is not None, "the workbench asks for it"
+        graph, kept = prepare(read_model(source)), list[str]()
         if recipe.precision == "fp16":
             float16.check_float16_range(graph, probes(model.spec))
             graph = float16.to_float16(graph)
@@ -67,7 +69,7 @@ def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -
                 f"tensorrt: {broken[0]}",
                 remedy=theirs if recipe.trained else "report it with the network: this is our fault",
             )
-        return Artifact(
+        artifact = Artifact(
             files={
                 MODEL: graph.SerializeToString(deterministic=True),
                 BUILD: json.dumps({"precision": recipe.precision}).encode() + b"\n",
@@ -76,6 +78,9 @@ def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -
             outputs=tuple(t.name for t in model.spec.outputs),
             fingerprint={"onnx": str(onnx.__version__)},
         )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 def probes(spec: ModelSpec) -> list[Tensors]:

@@ -42,7 +42,7 @@ def ranges(model: Any, frames: Sequence[Tensors], method: Method = "minmax") -> 
 
 
 def quantize(model: Any, ranges: Mapping[str, float], *, keep_float: Collection[str] = ()) -> Any:
-    """An int8 copy by the rules above.
+    """An int8 copy of the graph, by the rules that this module begins with.
 
     Args:
         model: a prepared float ``onnx.ModelProto``, one input.

@@ -6,18 +6,19 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from edge_sdk.adapter import INFER_REMEDY, SessionBase, check_session_tensors, vendor_errors
-from edge_sdk.errors import InferFailed, InputError, LoadFailed, MissingDependency
-from edge_sdk.host_info import board
+from edge_sdk import onnx_file
+from edge_sdk.adapter import INFER_REMEDY, Ownership, SessionBase, check_session_tensors, vendor_errors
+from edge_sdk.errors import CompileFailed, InferFailed, InputError, LoadFailed, MissingDependency
+from edge_sdk.host_info import available_mb, board
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Array, Tensors
-from edge_targets.tensorrt import Options
 from edge_targets.tensorrt import builder as plan_builder
 from edge_targets.tensorrt.cuda_memory import Cuda, CudaError, find_cuda
+from edge_targets.tensorrt.operators import OPERATORS
+from edge_targets.tensorrt.options import Options
 
 MODEL, BUILD = "model.onnx", "build.json"
 """Files of the artifact: the graph, and the precision that it is built in."""
@@ -60,7 +61,9 @@ class TensorRtSession(SessionBase):
                 f"tensorrt knows no device {unknown[0]!r}", remedy=f"use {DEVICE}, or leave it out"
             )
         trt = _import()
+        check_file(artifact)
         self._cuda = find_cuda()
+        self._ownership = Ownership(self)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self.handle: Any = None
         self._plan: Any = None
@@ -127,10 +130,13 @@ class TensorRtSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
+        ownership = self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
-            if self.handle is None:
-                raise ValueError("the session is closed")
             for name, pinned in self._entries:
                 array = inputs[name]
                 if (
@@ -147,6 +153,8 @@ class TensorRtSession(SessionBase):
             self._cuda.synchronize(self._stream)
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"tensorrt: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
         return self._views
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
@@ -167,6 +175,8 @@ class TensorRtSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine; arrays handed out before keep their memory, but mean nothing any more."""
+        if not self._ownership.end():
+            return
         cuda = self._cuda
         # What uses memory goes before the memory, and one failure hinders no other.
         self.handle = self._plan = None
@@ -181,6 +191,19 @@ class TensorRtSession(SessionBase):
             with contextlib.suppress(CudaError):
                 cuda.destroy_stream(self._stream)
             self._stream = 0
+
+
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a graph that reads what the bundle's hash does not cover, or an operator outside the list, by this error.
+
+    To TensorRT every name that it does not know is a plugin, of whatever library is loaded.
+    """
+    if problem := onnx_file.problem(artifact.files.get(MODEL, b""), {"": OPERATORS}):
+        raise error(
+            f"tensorrt: {MODEL}: {problem}",
+            remedy="run 'edge-sdk check BUNDLE --target jetson-orin-nano', which names nodes; "
+            "build it from a graph of standard operators with its weights inside",
+        )
 
 
 def _load_plan(
@@ -208,7 +231,8 @@ def _load_plan(
             return plan, False, True
     machine = board().value
     # A Jetson's GPU works in the system's memory, of which CUDA does not count what caches would give back.
-    free = _available_bytes() if machine is not None and machine.l4t else cuda.free_bytes()
+    jetson = machine is not None and machine.l4t
+    free = int((available_mb().value or 0) * 1e6) if jetson else cuda.free_bytes()
     serialized = plan_builder.build(
         onnx,
         plan_builder.BuildOptions(precision, own.workspace_bytes or plan_builder.workspace_limit(free)),
@@ -255,11 +279,3 @@ def plan_facts(
         "shapes": json.dumps([(t.name, t.shape, t.dtype) for t in (*spec.inputs, *spec.outputs)]),
         "options": json.dumps({"workspace_bytes": own.workspace_bytes}),
     }
-
-
-def _available_bytes() -> int:
-    """Memory that the system can give without swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -24,13 +24,13 @@ class Tflite(TargetBase):
         """The ranges of every tensor as ai-edge-quantizer keeps them; see :class:`edge_sdk.target.Target`."""
         from edge_targets.tflite import compile as host
 
-        return host.calibrate(model, recipe, frames)
+        return host.calibrate(self, model, recipe, frames)
 
     def compile(self, model: SourceModel, *, recipe: Recipe, ranges: Ranges | None = None) -> Artifact:
         """Make a TFLite file; see :func:`edge_targets.tflite.compile.compile_network`."""
         from edge_targets.tflite import compile as host
 
-        return host.compile_network(model, recipe, ranges)
+        return host.compile_network(self, model, recipe, ranges)
 
     def load(self, artifact: Artifact, spec: ModelSpec, *, options: LoadOptions) -> Session:
         """Make a session; see :class:`edge_sdk.target.Target`."""

@@ -24,18 +24,18 @@ from edge_quantize.histogram import count_all, least_squares, spans
 from edge_sdk.adapter import check_recipe, content_of, vendor_errors
 from edge_sdk.errors import CompileFailed, MissingDependency
 from edge_sdk.spec import ModelSpec, Recipe
-from edge_sdk.target import Artifact, Ranges, SourceModel
+from edge_sdk.target import Artifact, Ranges, SourceModel, Target
 from edge_sdk.tensors import Array, Tensors, TensorSpec
-from edge_targets.tflite import TARGET
-from edge_targets.tflite.session import MODEL, import_tflite
+from edge_targets.tflite import tflite_file
+from edge_targets.tflite.session import MODEL, check_file, import_tflite
 
 _SIGNATURE = "serving_default"
 
 
-def check(recipe: Recipe) -> None:
+def check(target: Target, recipe: Recipe) -> None:
     """Raise UnsupportedRecipe for what ai-edge-quantizer cannot do."""
     check_recipe(
-        TARGET.name,
+        target.name,
         recipe,
         precisions=("fp32", "fp16", "int8", "int8-wonly", "int8-mixed"),
         granularities=("channel", "tensor") if recipe.calibrated else ("channel",),
@@ -44,38 +44,43 @@ def check(recipe: Recipe) -> None:
     )
 
 
-def calibrate(model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
+def calibrate(target: Target, model: SourceModel, recipe: Recipe, frames: Sequence[Tensors]) -> Ranges:
     """Run the tool's calibration over the frames.
 
     Returns:
         Ranges whose content is what the tool calls ``qsvs``: name of each tensor to its ``min`` and ``max``, whatever a
         recipe keeps in float.
     """
-    check(recipe)
+    check(target, recipe)
     source = _float_file(model)
     with vendor_errors("tflite", CompileFailed, "calibration failed", "check the float .tflite"):
-        return Ranges(TARGET.name, _calibrate(source, model.spec, recipe, frames))
+        return Ranges(target.name, _calibrate(source, model.spec, recipe, frames))
 
 
-def compile_network(model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
+def compile_network(target: Target, model: SourceModel, recipe: Recipe, ranges: Ranges | None) -> Artifact:
     """Float: the file as it is. Int8: static ranges by ai-edge-quantizer, uint8 pixels in, float maps out.
 
     Half and int8 weights alone: the same tool's float casting, and its weights for dynamic ranges: the engine finds
     those of activations frame by frame. What the recipe's ``keep_float`` names is not quantized; operators are found by
     the ONNX graph's weights.
     """
-    check(recipe)
+    check(target, recipe)
     source = _float_file(model)
     data = source.read_bytes()
     if recipe.calibrated:
-        found = content_of(TARGET, ranges)
+        found = content_of(target, ranges)
         with vendor_errors("tflite", CompileFailed, "quantization failed", "check the float .tflite"):
             data = _quantize(model, source, recipe, found)
     elif recipe.precision != "fp32":
         with vendor_errors("tflite", CompileFailed, "compression failed", "check the float .tflite"):
             data = _compress(source, recipe)
     inputs, outputs = _orders(data, model.spec)
-    return Artifact(files={MODEL: data}, inputs=inputs, outputs=outputs, fingerprint={"tflite": _version()})
+    artifact = Artifact(
+        files={MODEL: data}, inputs=inputs, outputs=outputs, fingerprint={"tflite": _version()}
+    )
+    # What a device would refuse is never written.
+    check_file(artifact, CompileFailed)
+    return artifact
 
 
 def _float_file(model: SourceModel) -> Path:
@@ -84,6 +89,14 @@ def _float_file(model: SourceModel) -> Path:
             f"{model.spec.name}: the tflite target needs the float .tflite beside the ONNX",
             remedy="make it with litert-torch (docs/bring-your-own.md) and name it with --tflite; "
             "a zoo model: python -m edge_training.export",
+        )
+    try:
+        data = model.tflite.read_bytes()
+    except OSError as error:
+        raise CompileFailed(f"cannot read {model.tflite}: {error}", remedy="check the path") from error
+    if problem := tflite_file.problem(data):
+        raise CompileFailed(
+            f"{model.tflite}: {problem}", remedy="convert it with built-in operators and its weights inside"
         )
     return model.tflite
 

@@ -12,17 +12,19 @@ import numpy as np
 
 from edge_sdk.adapter import (
     INFER_REMEDY,
+    Ownership,
     SessionBase,
     check_session_tensors,
     refuse_devices,
     thread_count,
     vendor_errors,
 )
-from edge_sdk.errors import InferFailed, LoadFailed, MissingDependency
+from edge_sdk.errors import CompileFailed, InferFailed, LoadFailed, MissingDependency
 from edge_sdk.spec import ModelSpec
 from edge_sdk.target import Artifact, LoadOptions
 from edge_sdk.tensors import Tensors
 from edge_targets.device_fallback import first_that_loads
+from edge_targets.tflite import tflite_file
 
 MODEL = "model.tflite"
 """File of the artifact."""
@@ -63,7 +65,7 @@ class Partitions:
     outside: Mapping[str, int]
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line, as a session's notes show it."""
         left = sum(self.outside.values())
         kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(self.outside.items()))
         taken = (
@@ -98,6 +100,15 @@ def partitions(interpreter: Any) -> Partitions | None:
     return Partitions(len(delegates), len(operators), outside)
 
 
+def check_file(artifact: Artifact, error: type[LoadFailed | CompileFailed] = LoadFailed) -> None:
+    """Refuse a file with weights elsewhere or operators of other libraries, by this error."""
+    if problem := tflite_file.problem(artifact.files.get(MODEL, b"")):
+        raise error(
+            f"tflite: {MODEL}: {problem}",
+            remedy="build the bundle from a float .tflite of built-in operators with its weights inside",
+        )
+
+
 class TfliteSession(SessionBase):
     """One frame after another through an interpreter with XNNPACK.
 
@@ -112,6 +123,8 @@ class TfliteSession(SessionBase):
 
     def __init__(self, artifact: Artifact, spec: ModelSpec, options: LoadOptions) -> None:
         module = import_tflite()
+        self._ownership = Ownership(self)
+        check_file(artifact)
         self.inputs, self.outputs = spec.inputs, spec.outputs
         _, refused = first_that_loads(options.devices, lambda device: refuse_devices("tflite", (device,)))
         with vendor_errors(
@@ -139,7 +152,11 @@ class TfliteSession(SessionBase):
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one frame; see :class:`edge_sdk.target.Session`."""
-        handle = self.handle
+        handle, ownership = self.handle, self._ownership
+        try:
+            mine = ownership.take()
+        except IndexError:
+            raise ownership.refusal() from None
         # A plain try: a context manager costs 35 us per frame when caches are cold.
         try:
             for name, index in self._entries:
@@ -149,6 +166,8 @@ class TfliteSession(SessionBase):
             return {name: handle.get_tensor(index) for name, index in self._exits}
         except Exception as error:  # vendor exceptions share no base class
             raise InferFailed(f"tflite: inference failed: {error}", remedy=INFER_REMEDY) from error
+        finally:
+            ownership.give(mine)
 
     def vendor_call(self, inputs: Tensors) -> Callable[[], object]:
         """``set_tensor``, ``invoke`` and ``get_tensor``; see :class:`edge_sdk.target.Session`."""
@@ -165,4 +184,6 @@ class TfliteSession(SessionBase):
 
     def close(self) -> None:
         """Free the engine."""
+        if not self._ownership.end():
+            return
         self.handle = None

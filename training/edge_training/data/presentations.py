@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from edge_quantize.data import BONA_FIDE
+from edge_sdk.child import isolated_children
 from edge_sdk.image import Cropper, FaceCrop, Image
 from edge_training.data.attacks import Simulator
 from edge_training.data.portraits import read_backgrounds, read_portraits
@@ -61,7 +62,8 @@ def presentations(
     ]
     title = f"{split} presentations"
     quiet = not sys.stderr.isatty()
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (folder,)) as pool:
+    spawn = get_context("spawn")
+    with isolated_children(), ProcessPoolExecutor(processes, spawn, _start, (folder,)) as pool:
         made = list(tqdm(pool.map(_make, tasks, chunksize=64), title, len(tasks), disable=quiet, leave=False))
     return np.stack(made), groups
 
