@@ -57,7 +57,10 @@ def _campaign(args: argparse.Namespace, engine: str) -> int:
             name, seed = waiting.pop(0)
             words = ["--target", name, "--seconds", str(each), "--seed", str(seed), "--engine", engine]
             process = subprocess.Popen(
-                [sys.executable, "-m", "fuzz", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                [sys.executable, "-m", "fuzz", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
             )
             running.append((name, process))
         name, process = running.pop(0)
@@ -71,7 +74,13 @@ def _campaign(args: argparse.Namespace, engine: str) -> int:
         if sys.stderr.isatty():
             print(f"{name}: {done[name]:,} executions", file=sys.stderr)
     minutes = (time.monotonic() - started) / 60
-    report = {"engine": engine, "workers": args.workers, "minutes": round(minutes, 1), "executions": done, "found": found}
+    report = {
+        "engine": engine,
+        "workers": args.workers,
+        "minutes": round(minutes, 1),
+        "executions": done,
+        "found": found,
+    }
     if args.json:
         print(json.dumps(report, indent=2))
     else:
