@@ -2,11 +2,12 @@
 PYTHON ?= python3
 DATA ?= ../shared/data
 PEERS_ENVS ?= runs/peers-envs
+MINUTES ?= 10
 DEMO := .venv-demo
 DEV := .venv
 PIP := -m pip --disable-pip-version-check -q
 
-.PHONY: bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo int8-report jetson wheel clean
+.PHONY: fuzz bench-peers crosscheck help demo test check test-pythons test-tflite-runtime test-arm64 test-outside-target train-fer-yolo11n train-fer-yolo12n train-fer-gmenet train-fer-gmenet-teacher train-fer-teacher train-pad-minifasnet ablation-gmenet pad-unseen qat-fer-gmenet zoo int8-report jetson wheel clean
 
 help:
 	@echo "make demo          name a face, build int8 bundles, compare engines (no torch; under 4 minutes)"
@@ -17,6 +18,7 @@ help:
 	@echo "make test-pythons  the runtime's tests on Python 3.10, 3.12 and 3.13 (pyenv)"
 	@echo "make test-tflite-runtime  the older TFLite engine in an environment of its own (numpy 1)"
 	@echo "make test-arm64    every engine from a wheelhouse in a Raspberry Pi's userland under qemu (root; 400 MB; minutes)"
+	@echo "make fuzz MINUTES=60  what strangers can hand to the SDK, fuzzed on every core (atheris where it installs)"
 	@echo "make test-outside-target  a target of a package of its own (ncnn) passes the contract suite"
 	@echo "make jetson DATA=...              bundles of all zoo models for Jetson boards, gated and checked"
 	@echo "make bench-peers DATA=...  the product beside Ultralytics and others, each in its own environment"
@@ -83,6 +85,10 @@ test-arm64: $(DEV)/done
 	@PYTHON=$(DEV)/bin/python bash tests/arm64.sh
 
 OUTSIDE := .venv-outside
+
+fuzz: $(DEV)/done
+	@$(DEV)/bin/python $(PIP) install --only-binary :all: atheris || echo "atheris has no wheel here: seeded mutations instead"
+	@PYTHONPATH=tests $(DEV)/bin/python -m fuzz --minutes $(MINUTES)
 
 test-outside-target:
 	@$(PYTHON) -m venv $(OUTSIDE)

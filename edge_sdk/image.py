@@ -120,7 +120,7 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
             four times as large.
     """
     try:
-        with np.errstate(over="ignore"):  # infinite then, and refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # not finite then, and refused below
             found = np.asarray(boxes, np.float32)
     except (TypeError, ValueError, OverflowError):  # OverflowError: a number beyond all floats
         found = np.zeros((), np.float32)
@@ -132,7 +132,8 @@ def check_boxes(boxes: npt.ArrayLike, image: Image) -> Boxes:
             remedy="give x1, y1, x2, y2 in pixels for each face, such as a detector's .boxes",
         )
     height, width = image.shape[:2]
-    sides = found[:, 2:] - found[:, :2]
+    with np.errstate(invalid="ignore"):
+        sides = found[:, 2:] - found[:, :2]
     touches = (found[:, 2:] > 0).all(1) & (found[:, 0] < width) & (found[:, 1] < height)
     good = np.isfinite(found).all(1) & (sides > 0).all(1) & (sides <= 4 * max(height, width)).all(1) & touches
     if not good.all():

@@ -1,0 +1,1 @@
+"""What strangers can hand to the SDK, under fuzzing."""
