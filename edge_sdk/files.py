@@ -205,3 +205,64 @@ def _check_ours(path: Path, found: os.stat_result, remedy: str) -> None:
         raise InputError(f"{path} belongs to another user", remedy=remedy)
     if found.st_mode & _OTHERS_WRITE:
         raise InputError(f"other users may write {path}", remedy=remedy)
+
+
+def read_small_file(path: Path, limit: int, *, private: bool = False, guarded: bool = False) -> bytes:
+    """Content of a regular file on which trust rests; what was opened is looked at, not its name.
+
+    Args:
+        path: of the file.
+        limit: bytes that it may have.
+        private: nobody but this user may be able to read it.
+        guarded: it must belong to this user or to root, must be no link, and nobody else may be able to write it.
+
+    Raises:
+        InputError: it cannot be read, or is not such a file.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if guarded else 0)
+    try:
+        # Without O_NONBLOCK a pipe in the file's place would wait for a writer.
+        handle = os.open(path, flags)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"{path} is no regular file", remedy="name a file")
+            if guarded:
+                refuse_if_others_write(path, found)
+            if private and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise InputError(
+                    f"{path} can be read by other users (mode {stat.S_IMODE(found.st_mode):04o})",
+                    remedy=f"chmod 600 {path}, and make another key if somebody may have read it",
+                )
+            data = file.read(limit + 1)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if getattr(error, "errno", None) == errno.ELOOP and guarded:
+            raise InputError(f"{path} is a link", remedy="put the file itself there") from error
+        raise InputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy="check the path"
+        ) from error
+    if len(data) > limit:
+        raise InputError(f"{path} has more than {limit:,} bytes", remedy="name the right file")
+    return data
+
+
+def refuse_if_others_write(path: Path, found: os.stat_result) -> None:
+    """Refuse what belongs to neither this user nor root, or what others may write.
+
+    A folder where others may write, but where only a file's owner may replace it (sticky, as ``/tmp``), passes.
+
+    Raises:
+        InputError: so it is.
+    """
+    if found.st_uid not in (0, os.geteuid()):
+        raise InputError(
+            f"{path} belongs to another user", remedy="let root own it, or the user that runs this"
+        )
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        raise InputError(
+            f"{path} can be written by other users (mode {stat.S_IMODE(found.st_mode):04o})",
+            remedy=f"chmod go-w {path}",
+        )

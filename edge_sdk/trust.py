@@ -18,8 +18,9 @@ from typing import Literal, NoReturn, TypeAlias
 from edge_sdk import zoo
 from edge_sdk.bundle import Bundle
 from edge_sdk.errors import InputError, ManifestInvalid, MissingDependency, SignatureInvalid
+from edge_sdk.files import read_small_file, refuse_if_others_write
 from edge_sdk.schema import from_plain, parse_toml
-from edge_sdk.signing import PublicKey, Signature, read_small_file, refuse_if_others_write
+from edge_sdk.signing import PublicKey, Signature
 
 POLICY_VARIABLE = "EDGE_SDK_POLICY"
 """Environment variable that names a policy file."""
