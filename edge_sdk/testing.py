@@ -72,7 +72,10 @@ def head_maps(
     bins = head.bins
     for (x1, y1, x2, y2), class_id in zip(faces.tolist(), class_ids, strict=True):
         for stride in head.strides:
-            column, row = int((x1 + x2) / 2 // stride), int((y1 + y2) / 2 // stride)
+            rows, columns = maps[f"box{stride}"].shape[1:3]
+            # A middle on the canvas's far edge has no cell of its own.
+            column = min(int((x1 + x2) / 2 // stride), columns - 1)
+            row = min(int((y1 + y2) / 2 // stride), rows - 1)
             centre_x, centre_y = (column + 0.5) * stride, (row + 0.5) * stride
             sides = np.array((centre_x - x1, centre_y - y1, x2 - centre_x, y2 - centre_y)) / stride
             if sides.min() >= 0 and sides.max() <= bins - 1:

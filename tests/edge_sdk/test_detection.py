@@ -1,7 +1,7 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("cv2", reason="OpenCV is not installed")
@@ -141,6 +141,7 @@ def test_the_toy_sees_its_squares():
 
 
 @settings(max_examples=60, deadline=None)
+@example((1, 1), np.full((12, 4), 320, np.float32), [])  # in the canvas's last corner
 @given(
     st.tuples(st.integers(1, 900), st.integers(1, 900)),
     hnp.arrays(np.float32, (12, 4), elements=st.floats(0, 320, width=32)),
