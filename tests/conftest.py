@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import toys
+from hypothesis import settings
 
 import edge_sdk.model
 from edge_sdk import target, trust, zoo
@@ -12,6 +13,10 @@ from edge_sdk.engine_cache import FOLDER_VARIABLE
 
 # Tests report to nobody: with this module OpenVINO and NNCF fork processes that do, whoever imports them first.
 sys.modules.setdefault("openvino_telemetry", None)
+
+# No test fails for its time: machines are noisy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
